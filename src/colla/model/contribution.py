@@ -1,0 +1,68 @@
+"""What a node's owner gives to the group (DESIGN section 13). The owner alone decides; the executor enforces."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class AgentKind(enum.StrEnum):
+    """The five kinds of agents; a node carries any subset."""
+
+    USER = "user"
+    REPOSITORY = "repository"
+    GROUP = "group"
+    DISPATCHER = "dispatcher"
+    EXECUTOR = "executor"
+
+
+ALL_AGENTS: tuple[AgentKind, ...] = tuple(AgentKind)
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What one node offers. The default gives nothing but the member's own door to the group.
+
+    `cpus` in cores, `memory_bytes`, `disk_bytes`: what replicas and objects together may use. `environments`
+    names the kinds of execution environment that may run. `members` lists (as hex ids or member names) whose
+    services may run here, an empty tuple meaning everybody's; `own_only` restricts to the owner's services.
+    `unsandboxed` lets the process environment run without a sandbox. `paused` refuses new replicas and stops
+    the running ones at once; `draining` refuses new ones and lets replicas move first.
+    """
+
+    agents: tuple[AgentKind, ...] = (AgentKind.USER,)
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    environments: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    own_only: bool = False
+    unsandboxed: bool = False
+    replicas_max: int = 64
+    labels: tuple[tuple[str, str], ...] = ()
+    gateway: str = ""
+    relay: str = ""
+    draining: bool = False
+    paused: bool = False
+
+    def carries(self, agent: AgentKind) -> bool:
+        """Whether the node carries this agent."""
+        return agent in self.agents
+
+    def label(self, name: str) -> str:
+        """The value of a label such as `site`, or an empty text."""
+        return dict(self.labels).get(name, "")
+
+
+GIVES_NOTHING = Contribution()
+
+
+def gives_all(cpus: float, memory_bytes: int, disk_bytes: int, environments: tuple[str, ...]) -> Contribution:
+    """A contribution that carries all five agents with the given limits."""
+    return Contribution(
+        agents=ALL_AGENTS,
+        cpus=cpus,
+        memory_bytes=memory_bytes,
+        disk_bytes=disk_bytes,
+        environments=environments,
+    )

@@ -1,0 +1,87 @@
+"""Services: what a member offers to the group, and what is wanted of it (DESIGN sections 4, 6 and 7)."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from colla.model.errors import CollaError
+from colla.model.ids import MemberId, ObjectId, ServiceId
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+REPLICAS_MAX = 64
+
+
+class HealthCheck(msgspec.Struct, frozen=True):
+    """How the agent sees that a replica serves: an HTTP path, or only that the endpoint accepts (empty path)."""
+
+    path: str = ""
+    interval_s: float = 2.0
+    timeout_s: float = 2.0
+    start_period_s: float = 10.0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one replica may use and what placement reserves for it."""
+
+    cpus: float = 0.1
+    memory_bytes: int = 128 * 1024 * 1024
+    processes: int = 64
+
+
+class Specification(msgspec.Struct, frozen=True):
+    """All that an executor needs to run a replica, signed by the owner's node as part of a record.
+
+    `version` grows with every modification; `object` names the folder with the service's files.
+    """
+
+    name: str
+    owner: MemberId
+    version: int
+    object: ObjectId
+    object_bytes: int
+    environment: str
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    uses: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    health: HealthCheck = HealthCheck()
+    stop_grace_s: float = 5.0
+    public: bool = False
+    domains: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Service(msgspec.Struct, frozen=True):
+    """One existing service as the catalogue gives it: the merged content of its records.
+
+    `short` tells whether it holds its short name; otherwise it resolves as `name--member`. `conflicts` names
+    the record kinds of which a concurrent change lost and is kept.
+    """
+
+    id: ServiceId
+    specification: Specification
+    active: bool
+    replicas: int
+    short: bool = True
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.specification.name
+
+    @property
+    def owner(self) -> MemberId:
+        return self.specification.owner
+
+
+def check_name(name: str) -> str:
+    """Return `name` when it is a DNS label without `--`; raise `CollaError("bad_name")` saying what is one."""
+    if NAME_PATTERN.fullmatch(name) is None or "--" in name:
+        raise CollaError(
+            "bad_name",
+            f"{name!r} cannot be the name of a service.",
+            "Use 1 to 63 lower-case letters, digits and single hyphens, as in 'our-calendar'.",
+        )
+    return name
