@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +27,11 @@ LOCK = ROOT / "requirements.lock"
 STAMP = VENV / ".installed"
 PYTHON_LEAST = (3, 11)
 PIP_LEAST_FOR_OTHER_PYTHON = (22, 3)  # The first that knows `pip --python`.
+# Nothing is built from source: a build would fetch what it needs without hashes.
+FROM_LOCK = ("--require-hashes", "--only-binary", ":all:")
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = SCRIPTS / "python"
-UV = SCRIPTS / "uv"
+PYTHON = str(SCRIPTS / "python")
+UV = str(SCRIPTS / "uv")
 
 # What pip calls it, what uv calls it, and what stands between several values for uv.
 PIP_TO_UV = (
@@ -60,7 +63,7 @@ def main() -> None:
         else:
             lock(upgrade=chosen.upgrade)
     except subprocess.CalledProcessError as error:
-        sys.exit(f"make: failed with exit status {error.returncode}: {' '.join(map(str, error.cmd))}")
+        sys.exit(f"make: failed with exit status {error.returncode}: {' '.join(error.cmd)}")
 
 
 def install() -> None:
@@ -69,36 +72,13 @@ def install() -> None:
     pip = make_venv()
     put_uv(pip)
     environment = uv_environment(pip, without=())
-    sync = [
-        UV,
-        "pip",
-        "sync",
-        "--quiet",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--python",
-        PYTHON,
-        LOCK,
-    ]
+    sync = ["--quiet", *FROM_LOCK, "--python", PYTHON, str(LOCK)]
     say("installing what requirements.lock names")
-    if subprocess.run(sync, env=environment).returncode != 0:
+    if subprocess.run([UV, "pip", "sync", *sync], env=environment).returncode != 0:
         say("uv could not install it (see above); pip tries the same lock")
-        run(
-            [
-                *pip,
-                "install",
-                "--quiet",
-                "--require-hashes",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "-r",
-                LOCK,
-            ]
-        )
-    own = ["--no-deps", "--no-build-isolation", "--offline", "--python", PYTHON]
-    run([UV, "pip", "install", "--quiet", *own, "--editable", ROOT], environment)
+        run([*pip, "install", "--quiet", "--no-deps", *FROM_LOCK, "-r", str(LOCK)])
+    own = ["--no-deps", "--no-build-isolation", "--offline", "--python", PYTHON, "--editable", str(ROOT)]
+    run([UV, "pip", "install", "--quiet", *own], environment)
     STAMP.touch()
 
 
@@ -114,16 +94,16 @@ def lock(*, upgrade: bool) -> None:
     run(command, uv_environment([PYTHON, "-m", "pip"], without=ONLY_FOR_INSTALLING))
 
 
-def make_venv() -> list[str | Path]:
+def make_venv() -> list[str]:
     """A working `.venv`, as it is or made anew. Returns the command that is pip for it.
 
     Distributions that split Python up may lack `ensurepip`; then the machine's own pip does it.
     """
     works = [PYTHON, "-c", f"import sys; sys.exit(sys.version_info < {PYTHON_LEAST})"]
-    if not (PYTHON.exists() and quiet(works)):
+    if not (Path(PYTHON).exists() and quiet(works)):
         say(f"making .venv with Python {sysconfig.get_python_version()} ({sys.executable})")
-        run([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
-    own_pip: list[str | Path] = [PYTHON, "-m", "pip"]
+        run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)])
+    own_pip = [PYTHON, "-m", "pip"]
     if quiet([*own_pip, "--version"]) or quiet([PYTHON, "-m", "ensurepip", "--default-pip"]):
         return own_pip
     version = subprocess.run(
@@ -139,23 +119,25 @@ def make_venv() -> list[str | Path]:
     )
 
 
-def put_uv(pip: list[str | Path]) -> None:
+def put_uv(pip: list[str]) -> None:
     """Install the locked uv by pip, checked against its hashes, unless it is there already."""
     entry = re.search(r"^uv==(\S+).*\n(?:    --hash=.*\n)+", LOCK.read_text("utf-8"), re.MULTILINE)
     if entry is None:
-        sys.exit("make: requirements.lock does not name uv; `git checkout requirements.lock` brings it back")
-    have = subprocess.run([UV, "--version"], capture_output=True, text=True).stdout if UV.exists() else ""
+        sys.exit(
+            "make: requirements.lock does not name uv, which installs the rest; get the file back from git"
+        )
+    have = (
+        subprocess.run([UV, "--version"], capture_output=True, text=True).stdout if Path(UV).exists() else ""
+    )
     if have.split()[1:2] == [entry[1]]:
         return
     say(f"putting uv {entry[1]} into .venv")
     only_uv = VENV / "uv.lock"
     only_uv.write_text(entry[0], "utf-8")
-    run(
-        [*pip, "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", only_uv]
-    )
+    run([*pip, "install", "--quiet", "--no-deps", *FROM_LOCK, "-r", str(only_uv)])
 
 
-def uv_environment(pip: list[str | Path], without: tuple[str, ...]) -> dict[str, str]:
+def uv_environment(pip: list[str], without: tuple[str, ...]) -> dict[str, str]:
     """The environment for uv: what pip was configured with, and a cache it may write to.
 
     What a person set for uv is left as it is. Options named in `without` are not handed on.
@@ -167,13 +149,12 @@ def uv_environment(pip: list[str | Path], without: tuple[str, ...]) -> dict[str,
             environment.setdefault(variable, separator.join(configured[option].split()))
     # pip weighs all indexes alike. The hashes keep a package of the same name on another index out.
     environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    home = os.environ.get("HOME", "")
-    if os.name != "nt" and not ({"UV_CACHE_DIR", "XDG_CACHE_HOME"} & environment.keys() or writable(home)):
+    if not ({"UV_CACHE_DIR", "XDG_CACHE_HOME"} & environment.keys() or home_takes_files()):
         environment["UV_CACHE_DIR"] = str(VENV / "cache")
     return environment
 
 
-def pip_configuration(pip: list[str | Path]) -> dict[str, str]:
+def pip_configuration(pip: list[str]) -> dict[str, str]:
     """pip's own settings from files and environment; the environment wins, then `[install]`, then `[global]`."""
     listing = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
     found: dict[str, str] = {}
@@ -183,17 +164,27 @@ def pip_configuration(pip: list[str | Path]) -> dict[str, str]:
     return found
 
 
-def writable(folder: str) -> bool:
-    """Whether `folder` is an existing folder in which this process may make files."""
-    return bool(folder) and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)
+def home_takes_files() -> bool:
+    """Whether the person's home is there and lets uv make its cache. Asking beats guessing: root may lack
+    rights too, on a read-only disk for one."""
+    home = os.environ.get("HOME", "") if os.name != "nt" else str(Path.home())
+    if not (home and Path(home).is_dir()):
+        return False
+    try:
+        cache = Path(home, ".cache")
+        cache.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return True
+    except OSError:
+        return False
 
 
-def quiet(command: list[str | Path]) -> bool:
+def quiet(command: list[str]) -> bool:
     """Whether `command` succeeds; what it prints is of no interest."""
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def run(command: list[str | Path], environment: dict[str, str] | None = None) -> None:
+def run(command: list[str], environment: dict[str, str] | None = None) -> None:
     """Run `command`, showing what it prints. Raises `CalledProcessError` when it fails."""
     subprocess.run(command, check=True, env={**(environment or os.environ), "PIP_USER": "0"})
 
