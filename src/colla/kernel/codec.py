@@ -25,7 +25,9 @@ class Codec:
 
     def __init__(self, types: Sequence[type[Message]], frame_bytes_max: int) -> None:
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Union[tuple(types)])
+        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
+            Union[tuple(types)]  # noqa: UP007 (built at run time)
+        )
         self._frame_bytes_max = frame_bytes_max
 
     def encode(self, message: Message) -> bytes:

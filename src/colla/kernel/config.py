@@ -106,13 +106,18 @@ class CopiesConfig(msgspec.Struct, frozen=True):
     """Copies of objects on repository agents (DESIGN section 9)."""
 
     copies: int = 3
-    check_interval_s: float = 10.0
+    check_interval_s: float = 60.0
     remake_after_s: float = 3600.0
     query_timeout_s: float = 2.0
     put_timeout_s: float = 30.0
     fetches_at_once: int = 2
     fetch_retry_s: float = 5.0
     objects_per_query_max: int = 256
+    objects_counted_max: int = 4096
+    check_soon_s: float = 1.0
+    extra_asked: int = 2
+    urgent_copies: int = 2
+    unreferenced_kept_s: float = 3600.0
 
 
 class AccessConfig(msgspec.Struct, frozen=True):
