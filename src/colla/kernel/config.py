@@ -127,6 +127,10 @@ class AccessConfig(msgspec.Struct, frozen=True):
     refresh_interval_s: float = 3.0
     locate_timeout_s: float = 1.0
     subscribers_max: int = 1024
+    interest_s: float = 120.0
+    services_watched_max: int = 1024
+    failed_refresh_s: float = 0.3
+    redirects_max: int = 3
 
 
 class Config(msgspec.Struct, frozen=True):
