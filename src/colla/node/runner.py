@@ -1,0 +1,189 @@
+"""The runner: one queue of events, one step after the other, effects performed in their order.
+
+Invariants:
+
+* effects leave in the order in which the steps put them; those after a `Persist` wait until it is durable,
+  except timers and sends marked `unbarriered`, so that an fsync never causes a false death;
+* a `PersistFailed` drops all that waited behind it, and the agents are restarted from the disk;
+* timers follow the boot clock; a gap longer than `RESUMED_AFTER_S` (suspend, SIGSTOP) is told as `Resumed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from colla.kernel.effects import Effect, Persist, Send, WakeAt
+from colla.kernel.events import Event, Persisted, PersistFailed, Resumed, TimerDue
+from colla.kernel.messages import Timer
+from colla.kernel.time import Instant
+from colla.node import clock
+
+log = logging.getLogger(__name__)
+
+RESUMED_AFTER_S = 5.0
+"""A loop that stood still for longer treats all soft knowledge as stale; shorter stalls are local ill health."""
+TICK_S = 1.0
+EVENTS_PER_TURN = 64
+"""After so many events the loop gets a turn, so that a burst cannot starve links and timers."""
+
+
+class Core(Protocol):
+    """The agents of a node, as the runner drives them."""
+
+    def start(self, now: Instant) -> list[Effect]: ...
+    def step(self, event: Event, now: Instant) -> list[Effect]: ...
+
+
+class Performer(Protocol):
+    """Carries out effects other than timers. Outcomes come back through the runner's `post`."""
+
+    def perform(self, effect: Effect) -> None: ...
+    async def persist(self, effect: Persist) -> Persisted | PersistFailed: ...
+
+
+class Runner:
+    """Drives the agents of one node until `stop`."""
+
+    def __init__(self, core: Core, performer: Performer, restart: Callable[[str], Core]) -> None:
+        self._core = core
+        self._performer = performer
+        self._restart = restart
+        self._events: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._counter = itertools.count()
+        self._waiting: deque[Effect] = deque()
+        self._persists: dict[int, asyncio.Future[Persisted | PersistFailed]] = {}
+        self._background: dict[asyncio.Task[None], None] = {}
+        self._last_turn_s = clock.boot_s()
+        self._stopping = False
+        self._generation = 0
+        self.steps = 0
+
+    def post(self, event: Event) -> None:
+        """Something happened. To be called on the loop's thread; never blocks."""
+        self._events.append(event)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End `run` after the events that are queued now."""
+        self._stopping = True
+        self._wake.set()
+
+    @property
+    def core(self) -> Core:
+        return self._core
+
+    async def run(self) -> None:
+        """Start the agents and drive them until `stop`."""
+        self._last_turn_s = clock.boot_s()
+        self._take(self._core.start(clock.now()))
+        while not (self._stopping and not self._events):
+            self._notice_gap()
+            self._due_timers()
+            for _ in range(min(EVENTS_PER_TURN, len(self._events))):
+                self._step(self._events.popleft())
+            if self._events:
+                await asyncio.sleep(0)
+                continue
+            self._wake.clear()
+            pause = TICK_S
+            if self._timers:
+                pause = min(pause, max(0.0, self._timers[0][0] - clock.boot_s()))
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                pass
+
+    async def flush(self) -> None:
+        """Wait until everything asked to be persisted is on disk, and what waited behind it has left."""
+        while self._persists or self._events:
+            while self._events:
+                self._step(self._events.popleft())
+            if self._persists:
+                await asyncio.wait(list(self._background))
+
+    def _notice_gap(self) -> None:
+        now_s = clock.boot_s()
+        gap_s = now_s - self._last_turn_s
+        self._last_turn_s = now_s
+        if gap_s > RESUMED_AFTER_S + TICK_S:
+            log.warning("this computer stood still for %.1f s", gap_s)
+            self._step(Resumed(gap_s))
+
+    def _due_timers(self) -> None:
+        now_s = clock.boot_s()
+        while self._timers and self._timers[0][0] <= now_s:
+            at_s, _, timer = heapq.heappop(self._timers)
+            self._step(TimerDue(timer, max(0.0, now_s - at_s)))
+
+    def _step(self, event: Event) -> None:
+        self.steps += 1
+        self._take(self._core.step(event, clock.now()))
+        if isinstance(event, PersistFailed):
+            self._restart_core(event.why)
+
+    def _restart_core(self, why: str) -> None:
+        """The disk refused: forget what waited, start again from what is durable."""
+        log.error("writing to disk failed (%s); starting again from what is on disk", why)
+        self._generation += 1
+        self._waiting.clear()
+        self._persists.clear()
+        self._timers.clear()
+        self._events.clear()
+        self._core = self._restart(why)
+        self._take(self._core.start(clock.now()))
+
+    def _take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, WakeAt):
+                heapq.heappush(self._timers, (effect.at_s, next(self._counter), effect.timer))
+            elif isinstance(effect, Send) and effect.unbarriered:
+                self._performer.perform(effect)
+            elif isinstance(effect, Persist):
+                self._begin_persist(effect)
+                self._waiting.append(effect)
+            elif self._waiting:
+                self._waiting.append(effect)
+            else:
+                self._performer.perform(effect)
+
+    def _begin_persist(self, effect: Persist) -> None:
+        task = asyncio.get_running_loop().create_task(self._persist(effect, self._generation))
+        self._background[task] = None
+        task.add_done_callback(lambda done: self._background.pop(done, None))
+        self._persists[effect.id] = asyncio.get_running_loop().create_future()
+
+    async def _persist(self, effect: Persist, generation: int) -> None:
+        outcome = await self._performer.persist(effect)
+        if generation != self._generation:
+            return
+        future = self._persists.get(effect.id)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+        self._release()
+
+    def _release(self) -> None:
+        """Let everything leave that no longer waits for an earlier persist."""
+        while self._waiting:
+            effect = self._waiting[0]
+            if isinstance(effect, Persist):
+                future = self._persists[effect.id]
+                if not future.done():
+                    return
+                self._waiting.popleft()
+                del self._persists[effect.id]
+                outcome = future.result()
+                self.post(outcome)
+                if isinstance(outcome, PersistFailed):
+                    self._waiting.clear()
+                    return
+            else:
+                self._waiting.popleft()
+                self._performer.perform(effect)
