@@ -24,7 +24,7 @@ check: $(INSTALLED) ## formatting, lint, types and the layers
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(INSTALLED) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

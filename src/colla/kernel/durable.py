@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 import msgspec
 
@@ -28,3 +29,5 @@ class Durable(msgspec.Struct):
                     self.cells[name] = value
                 case DropCell(name=name):
                     self.cells.pop(name, None)
+                case _:
+                    assert_never(write)
