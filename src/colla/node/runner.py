@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -96,10 +97,8 @@ class Runner:
             pause = TICK_S
             if self._timers:
                 pause = min(pause, max(0.0, self._timers[0][0] - clock.boot_s()))
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                pass
 
     async def flush(self) -> None:
         """Wait until everything asked to be persisted is on disk, and what waited behind it has left."""
