@@ -52,7 +52,9 @@ def open_matches(tree: ast.Module) -> Iterator[int]:
 def by_class(pattern: ast.pattern) -> bool:
     match pattern:
         case ast.MatchClass(cls=ast.Name(id=name)):
-            return not name.islower()  # `str()` and the like are a choice by kind, and the rest goes on below.
+            return (
+                not name.islower()
+            )  # `str()` and the like are a choice by kind, and the rest goes on below.
         case ast.MatchClass():
             return True
         case ast.MatchOr(patterns=patterns):
