@@ -41,5 +41,5 @@ class Codec:
             raise ValueError(f"a frame of {len(frame)} bytes is too long")
         try:
             return self._decoder.decode(frame)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"malformed frame: {error}") from None

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, NewType, TypeAlias, assert_never
+from typing import Annotated, NamedTuple, NewType, TypeAlias, assert_never
 
 import msgspec
 from msgspec import Meta
@@ -148,11 +148,6 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return _encoder.encode(manifest)
 
 
-def object_id(manifest_bytes: bytes) -> ObjectId:
-    """The name of the object that these manifest bytes are."""
-    return ObjectId(digest(manifest_bytes))
-
-
 def decode_manifest(data: bytes) -> Manifest:
     """Read and validate a manifest from another node or the disk. Raises `BadManifest`."""
     if len(data) > CHUNK_BYTES_MAX:
@@ -163,7 +158,7 @@ def decode_manifest(data: bytes) -> Manifest:
             hint = "Update colla on this computer."
             raise BadManifest("The object was written by a newer colla.", "manifest_too_new", hint)
         manifest = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadManifest(f"The manifest cannot be read: {error}.") from None
     if encode_manifest(manifest) != data:
         raise BadManifest("The manifest is not in its canonical form.")
@@ -295,11 +290,18 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
+class Piece(NamedTuple):
+    """A chunk with its bytes, on its way to a store."""
+
+    id: ChunkId
+    data: bytes
+
+
 class Built(msgspec.Struct, frozen=True):
     """A finished object: its id, its manifests (the object's own last), content bytes and number of files."""
 
     object: ObjectId
-    manifests: tuple[bytes, ...]
+    manifests: tuple[Piece, ...]
     size: int
     files: int
 
@@ -312,19 +314,19 @@ class FileBuilder:
         self._chunks: list[Chunk] = []
         self._size = 0
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes; returns the chunks that became full. Raises `CollaError` (`file_too_large`)."""
         self._size += len(data)
         check_size("", self._size)
         self._buffer += data
         return _cut_full(self._buffer, self._chunks)
 
-    def finish(self) -> tuple[list[bytes], Built]:
+    def finish(self) -> tuple[list[Piece], Built]:
         """The last chunk, if there is one, and the object."""
         last = [_cut(self._buffer, self._chunks)] if self._buffer else []
         manifest = FileManifest(MANIFEST_VERSION, tuple(self._chunks))
-        data = encode_manifest(manifest)
-        return last, Built(object_id(data), (data,), content_size(manifest), 1)
+        piece = _piece(encode_manifest(manifest))
+        return last, Built(ObjectId(piece.id), (piece,), content_size(manifest), 1)
 
 
 class FolderBuilder:
@@ -341,10 +343,10 @@ class FolderBuilder:
         self._all_entries: list[Entry] = []
         self._part_bytes = 0
         self._parts: list[Part] = []
-        self._manifests: list[bytes] = []
+        self._manifests: list[Piece] = []
         self._fed = 0
 
-    def begin(self, path: str, size: int, executable: bool) -> list[bytes]:
+    def begin(self, path: str, size: int, executable: bool) -> list[Piece]:
         """Start the next file. Raises `BadPath`, or `CollaError` (`file_too_large`, `too_many_files`)."""
         check_path(path)
         check_size(path, size)
@@ -363,13 +365,13 @@ class FolderBuilder:
         self._fed = 0
         return done
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes of the file that was begun last."""
         self._fed += len(data)
         self._buffer += data
         return _cut_full(self._buffer, self._chunks)
 
-    def end(self) -> list[bytes]:
+    def end(self) -> list[Piece]:
         """Finish the file. Raises `CollaError` (`changed_meanwhile`) if it is not as long as was said."""
         entry = self._entries[-1]
         if self._fed != entry.size:
@@ -378,23 +380,21 @@ class FolderBuilder:
             return self._cut_rest()
         return []
 
-    def finish(self) -> tuple[list[bytes], Built]:
+    def finish(self) -> tuple[list[Piece], Built]:
         """The last chunk, if there is one, and the object. Raises `BadPath`, `CollaError` (`folder_empty`)."""
         if not self._all_entries:
             raise CollaError("folder_empty", "The folder has no files.", "Put at least one file into it.")
         check_entries(self._all_entries)
         last = self._cut_rest()
         self._close_part()
-        if len(self._parts) == 1:
-            data = self._manifests[0]
-            whole = self._manifests
-        elif len(self._parts) <= PARTS_MAX:
-            data = encode_manifest(PartsManifest(MANIFEST_VERSION, tuple(self._parts)))
-            whole = [*self._manifests, data]
-        else:
+        if len(self._parts) > PARTS_MAX:
             raise too_many_files()
+        if len(self._parts) > 1:
+            whole = PartsManifest(MANIFEST_VERSION, tuple(self._parts))
+            self._manifests.append(_piece(encode_manifest(whole)))
         size = sum(part.size for part in self._parts)
-        return last, Built(object_id(data), tuple(whole), size, len(self._all_entries))
+        manifests = tuple(self._manifests)
+        return last, Built(ObjectId(manifests[-1].id), manifests, size, len(self._all_entries))
 
     def _overflows(self, size: int) -> bool:
         # A small file lies in one chunk whole, so that reading it takes one read.
@@ -405,17 +405,17 @@ class FolderBuilder:
         full = chunks > CHUNKS_PER_MANIFEST_MAX or len(self._entries) >= ENTRIES_PER_MANIFEST_MAX
         return full and bool(self._entries)
 
-    def _cut_rest(self) -> list[bytes]:
+    def _cut_rest(self) -> list[Piece]:
         return [_cut(self._buffer, self._chunks)] if self._buffer else []
 
     def _close_part(self) -> None:
         if not self._entries:
             return
         manifest = FolderManifest(MANIFEST_VERSION, tuple(self._entries), tuple(self._chunks))
-        data = encode_manifest(manifest)
-        chunk = Chunk(ChunkId(digest(data)), len(data))
+        piece = _piece(encode_manifest(manifest))
+        chunk = Chunk(piece.id, len(piece.data))
         self._parts.append(Part(chunk, len(manifest.entries), content_size(manifest)))
-        self._manifests.append(data)
+        self._manifests.append(piece)
         self._entries, self._chunks, self._part_bytes = [], [], 0
 
 
@@ -424,20 +424,20 @@ def build_file(data: bytes) -> tuple[Built, dict[ChunkId, bytes]]:
     builder = FileBuilder()
     chunks = builder.feed(data)
     last, built = builder.finish()
-    return built, _by_id([*chunks, *last, *built.manifests])
+    return built, dict([*chunks, *last, *built.manifests])
 
 
 def build_folder(files: Mapping[str, tuple[bytes, bool]]) -> tuple[Built, dict[ChunkId, bytes]]:
     """A folder object made in memory from path → (content, executable); as `FolderBuilder`."""
     builder = FolderBuilder()
-    chunks: list[bytes] = []
+    chunks: list[Piece] = []
     for path in sorted(files):
         data, executable = files[path]
         chunks += builder.begin(path, len(data), executable)
         chunks += builder.feed(data)
         chunks += builder.end()
     last, built = builder.finish()
-    return built, _by_id([*chunks, *last, *built.manifests])
+    return built, dict([*chunks, *last, *built.manifests])
 
 
 def check_size(path: str, size: int) -> None:
@@ -458,19 +458,19 @@ def changed_meanwhile(path: str) -> CollaError:
     return CollaError("changed_meanwhile", f"The file {path!r} changed while it was read.", "Try again.")
 
 
-def _cut(buffer: bytearray, chunks: list[Chunk]) -> bytes:
-    data = bytes(memoryview(buffer)[:CHUNK_BYTES_MAX])
+def _piece(data: bytes) -> Piece:
+    return Piece(ChunkId(digest(data)), data)
+
+
+def _cut(buffer: bytearray, chunks: list[Chunk]) -> Piece:
+    piece = _piece(bytes(memoryview(buffer)[:CHUNK_BYTES_MAX]))
     del buffer[:CHUNK_BYTES_MAX]
-    chunks.append(Chunk(ChunkId(digest(data)), len(data)))
-    return data
+    chunks.append(Chunk(piece.id, len(piece.data)))
+    return piece
 
 
-def _cut_full(buffer: bytearray, chunks: list[Chunk]) -> list[bytes]:
-    full: list[bytes] = []
+def _cut_full(buffer: bytearray, chunks: list[Chunk]) -> list[Piece]:
+    full: list[Piece] = []
     while len(buffer) >= CHUNK_BYTES_MAX:
         full.append(_cut(buffer, chunks))
     return full
-
-
-def _by_id(chunks: Iterable[bytes]) -> dict[ChunkId, bytes]:
-    return {ChunkId(digest(data)): data for data in chunks}

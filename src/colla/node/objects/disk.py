@@ -1,0 +1,53 @@
+"""Files written so that a crash leaves the old or the new, never a half: the few calls that promise durability."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+
+def write_durably(temporary: Path, data: bytes) -> None:
+    """Write `data` to the new file `temporary` and wait until it is on the disk. Leaves no file on failure."""
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte; the system may take fewer at once."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk. Windows has no such call and does it by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder with all in it, read-only or not. Links are removed, never followed."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path):
+            # Nothing can be removed from a read-only folder.
+            os.chmod(folder, stat.S_IRWXU)  # noqa: PTH101
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
