@@ -157,3 +157,10 @@ def test_the_lock_names_every_dependency_with_hashes_and_no_registry(root: Path)
     asked += [each for group in project["dependency-groups"].values() for each in group]
     names = {re.split(r"[<>=~!\[; ]", each)[0].lower() for each in asked}
     assert not names - {name for name, _ in entries}, "run `make lock`"
+
+
+def test_every_dependency_has_a_licence_that_was_looked_at(root: Path) -> None:
+    note = (root / "docs" / "decisions" / "0002-dependencies-and-licences.md").read_text("utf-8")
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    names = {re.split(r"[<>=~!\[; ]", each)[0] for each in project["project"]["dependencies"]}
+    assert names == set(re.findall(r"^\| `([a-z0-9-]+)` \|", note, re.MULTILINE))
