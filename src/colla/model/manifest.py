@@ -163,7 +163,7 @@ def decode_manifest(data: bytes) -> Manifest:
     if encode_manifest(manifest) != data:
         raise BadManifest("The manifest is not in its canonical form.")
     if isinstance(manifest, FolderManifest):
-        check_entries(manifest.entries)
+        _check_foreign(manifest.entries)
         if sum(entry.size for entry in manifest.entries) != sum(chunk.size for chunk in manifest.chunks):
             raise BadManifest("The files of the manifest are not as long as its chunks.")
     return manifest
@@ -180,10 +180,10 @@ def decode_part(data: bytes, part: Part) -> FolderManifest:
 
 
 def join_parts(parts: Sequence[FolderManifest]) -> None:
-    """Check the rules that hold across the parts of one folder. Raises `BadManifest` or `BadPath`."""
+    """Check the rules that hold across the parts of one folder. Raises `BadManifest`."""
     if sum(len(part.entries) for part in parts) > FILES_MAX:
         raise BadManifest(f"A folder has at most {FILES_MAX} files.")
-    check_entries([entry for part in parts for entry in part.entries])
+    _check_foreign([entry for part in parts for entry in part.entries])
 
 
 def content_size(manifest: Manifest) -> int:
@@ -284,6 +284,13 @@ def check_entries(entries: Sequence[Entry]) -> None:
             raise BadPath(path, f"is both a file and, for {folders[folded]!r}, a folder")
     if any(first.path >= second.path for first, second in pairwise(entries)):
         raise BadManifest("The files of the manifest are not in order.")
+
+
+def _check_foreign(entries: Sequence[Entry]) -> None:
+    try:
+        check_entries(entries)
+    except BadPath as error:
+        raise BadManifest(error.message) from None
 
 
 def _folded(path: str) -> str:

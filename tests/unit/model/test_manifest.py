@@ -132,7 +132,7 @@ def test_a_manifest_with_one_byte_changed_is_another_object_or_refused(files, da
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         manifest = decode_manifest(bytes(encoded))
-    except (BadManifest, BadPath):
+    except BadManifest:
         return
     assert digest(encode_manifest(manifest)) != built.object
 
@@ -218,7 +218,7 @@ def test_names_that_could_lead_elsewhere_are_refused(path: str) -> None:
         forged = msgspec.msgpack.encode(["folder", MANIFEST_VERSION, [[path, 1, False]], [[A.id, 1]]])
     except UnicodeEncodeError:
         return
-    with pytest.raises(CollaError):
+    with pytest.raises(BadManifest):
         decode_manifest(forged)
 
 
@@ -308,7 +308,7 @@ def test_parts_have_to_be_what_their_whole_says() -> None:
     join_parts([one, two])
     with pytest.raises(BadManifest):
         join_parts([two, one])
-    with pytest.raises(BadPath):
+    with pytest.raises(BadManifest):
         join_parts([one, one])
 
 

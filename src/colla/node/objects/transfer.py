@@ -152,10 +152,10 @@ class _Fetch:
             stored = await self._store.finish_fetch(self._object)
             await self._end()
         finally:
-            left = [*self._tasks, *self._keeping]
-            for task in left:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            # What arrived reaches the disk even so: the next fetch need not ask for it again.
+            await asyncio.gather(*self._tasks, *self._keeping, return_exceptions=True)
         outcomes = tuple(holder.outcome() for holder in self._holders)
         return Fetched(self._object, stored.size, stored.files, self._received_bytes, outcomes)
 
