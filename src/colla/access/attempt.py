@@ -160,7 +160,12 @@ class Attempt:
         while self._pieces:
             yield self._pieces.pop(0)
         while not connection.complete:
-            if piece := await connection.read_body():
+            try:
+                piece = await connection.read_body()
+            except OSError as error:
+                self.failure = error
+                raise ConnectionResetError(str(error)) from error
+            if piece:
                 yield piece
         self.end()
 

@@ -44,7 +44,8 @@ CONNECTIONS_MAX = 2048
 """Clients connected to one door at once; further ones are closed at once."""
 IDLE_CLIENT_S = 75.0
 """How long a client may keep a connection open without completing the head of a request."""
-LINGER_S = 2.0
+LINGER_S = 1.0
+"""How long the rest of a request is still read and dropped when its answer came early."""
 SHUTDOWN_S = 2.0
 UNKNOWN_MAX = 1024
 UNKNOWN_S = 2.0
@@ -125,6 +126,8 @@ class Gateway:
         doors, self._doors, self._ports = self._doors, [], {}
         for listening, _ in doors:
             listening.close()
+        for _, clients in doors:
+            clients.pre_shutdown()
         await asyncio.gather(*(clients.shutdown(SHUTDOWN_S) for _, clients in doors))
         await self._courier.close()
 
@@ -167,7 +170,9 @@ class Gateway:
             return notices.response(request, notice)
         except UploadFailed as failed:
             _log.debug("upload failed: %s", failed)
-            return notices.response(request, notices.UPLOAD_FAILED)
+            answer = notices.response(request, notices.UPLOAD_FAILED)
+            answer.force_close()
+            return answer
 
     async def _carry(
         self, door: Door, request: web.BaseRequest, located: Located, target: str, host: str, name: str

@@ -156,6 +156,7 @@ def _understand(head: AnswerHead, is_1_1: bool, method: str, about: dict[str, li
     if "content-type" in about:
         head.content_type = about["content-type"][0].partition(";")[0].strip().lower()
     if head.status == 101:
+        head.reusable = False
         head.headers += [("Upgrade", value) for value in about.get("upgrade", [])]
         head.headers.append(("Connection", "Upgrade"))
     _understand_framing(head, method, about.get("transfer-encoding", []), about.get("content-length", []))

@@ -54,7 +54,10 @@ class ByteStream(Protocol):
         ...
 
     async def abort(self) -> None:
-        """Give up both directions at once; harmless when repeated, or after both have ended. Never raises."""
+        """Give up both directions at once. Never raises, and may be repeated.
+
+        Harmless after both have ended: what was written before `finish` still arrives.
+        """
         ...
 
 
