@@ -159,6 +159,7 @@ class ObjectFetched(Event, frozen=True):
 
     id: int
     object: ObjectId
+    size_bytes: int = 0
 
 
 class FetchFailed(Event, frozen=True):
