@@ -1,0 +1,63 @@
+"""`python -m colla.environments static|process --runtime DIR [--isolation auto|bubblewrap|none]`.
+
+Starts one environment program in a runtime folder, prints its handshake and serves until it is ended.
+`python -m colla.environments openapi` prints the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from colla.environments import openapi, program
+from colla.environments.driver import Driver
+from colla.environments.folders import RuntimeFolder
+from colla.environments.process import ProcessDriver
+from colla.environments.protocol import EnvironmentFault
+from colla.environments.static import StaticDriver
+
+EXIT_TAKEN: Final = 75
+"""Another program lives in the folder (EX_TEMPFAIL)."""
+
+
+async def run(kind: str, runtime: Path, isolation: str) -> int:
+    """Serve; the program's exit code."""
+    folder = RuntimeFolder(runtime)
+    if program.take_lock(folder) is None:
+        print(f"another environment program runs in {runtime}", file=sys.stderr)
+        return EXIT_TAKEN
+    instance = secrets.token_hex(8)
+    driver: Driver = (
+        StaticDriver(instance) if kind == "static" else ProcessDriver(instance, folder, isolation)
+    )
+    await program.serve(driver, folder)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m colla.environments", description="An execution environment."
+    )
+    parser.add_argument("kind", choices=["static", "process", "openapi"])
+    parser.add_argument("--runtime", type=Path, help="folder for its socket and its replicas")
+    parser.add_argument("--isolation", choices=["auto", "bubblewrap", "none"], default="auto")
+    options = parser.parse_args(arguments)
+    if options.kind == "openapi":
+        sys.stdout.write(openapi.text())
+        return 0
+    if options.runtime is None:
+        parser.error("--runtime is needed")
+    try:
+        return asyncio.run(run(options.kind, options.runtime, options.isolation))
+    except (EnvironmentFault, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,72 @@
+"""The OpenAPI 3.1 document of the environment protocol, generated from its structs and its table of calls.
+
+`openapi.json` beside this module is its output; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from colla.environments.protocol import CALLS, PROTOCOL_VERSION, Call, Handshake, Problem
+
+_REFERENCE = "#/components/schemas/{name}"
+
+
+def document() -> dict[str, Any]:
+    """The whole document as plain values."""
+    types: list[Any] = [Handshake, Problem]
+    for call in CALLS.values():
+        types += [call.answer] if call.body is None else [call.answer, call.body]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    schema_of = dict(zip(map(str, types), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for call in CALLS.values():
+        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "colla environment protocol",
+            "version": str(PROTOCOL_VERSION),
+            "description": "An environment is a program that prints one line of JSON on stdout (Handshake) and serves"
+            " these calls over the Unix socket that the line names. Streams are NDJSON: one value per line; an empty"
+            " line says that the other side lives.",
+        },
+        "paths": paths,
+        "components": {"schemas": dict(sorted(components.items()))},
+    }
+
+
+def _operation(call: Call, schema_of: dict[str, Any]) -> dict[str, Any]:
+    media = "application/x-ndjson" if call.streams else "application/json"
+    operation: dict[str, Any] = {
+        "operationId": call.name,
+        "summary": call.summary,
+        "responses": {
+            "200": {"description": "Done", "content": {media: {"schema": schema_of[str(call.answer)]}}},
+            "default": {
+                "description": "Refused or failed",
+                "content": {"application/json": {"schema": schema_of[str(Problem)]}},
+            },
+        },
+    }
+    parameters: list[dict[str, Any]] = []
+    if "{replica}" in call.path:
+        pattern = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+        parameters.append({"name": "replica", "in": "path", "required": True, "schema": pattern})
+    for name in call.query:
+        kind = {"type": "boolean"} if name == "follow" else {"type": "number", "minimum": 0}
+        parameters.append({"name": name, "in": "query", "schema": kind})
+    if parameters:
+        operation["parameters"] = parameters
+    if call.body is not None:
+        content = {"application/json": {"schema": schema_of[str(call.body)]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def text() -> str:
+    """The document as it is stored."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,429 @@
+"""The process environment: any program, in a bubblewrap sandbox where there is one, with a bridge beside it.
+
+What starts is /bin/sh (which enters the control groups) → bubblewrap → the bridge → the program; without a sandbox
+/bin/sh → the bridge → the program, and only if the owner of the computer agreed. The bridge owns listener, log and
+notes, so that replicas go on when this program ends, and are found again by process id, boot and start time. A
+replica whose launch was cut off in the middle is killed, not adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal as signals
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+import colla
+from colla.environments import bridge, processes, sandbox
+from colla.environments.artifacts import check_artifact, count_artifact
+from colla.environments.cgroups import ControlGroups, Group
+from colla.environments.driver import fault
+from colla.environments.folders import LOG_SEGMENT_BYTES_MAX, Place, RuntimeFolder
+from colla.environments.health import until_answered
+from colla.environments.notes import Notes, read_lines, read_notes
+from colla.environments.processes import Identity
+from colla.environments.protocol import (
+    PROTOCOL_VERSION,
+    EnvironmentInfo,
+    Exit,
+    LimitName,
+    LogLine,
+    PrepareProgress,
+    ReplicaSpec,
+    ReplicaStats,
+    StopSignal,
+)
+from colla.environments.sandbox import Bubblewrap
+
+NOTES_POLL_S: Final = 0.005
+"""How often a starting replica's notes are read; nothing is polled once it is ready."""
+INFO_TIMEOUT_S: Final = 10.0
+"""How long bubblewrap may take to say which process the bridge became."""
+INFO_BYTES_MAX: Final = 4096
+LAUNCH_ERRORS: Final = "launch.err"
+OPEN_FILES_DEFAULT: Final = 4096
+COMMAND_BYTES_MAX: Final = 64 << 10
+OOM_SCORE: Final = 400
+"""When memory runs out the kernel shall end a service rather than the owner's own programs."""
+ENTER: Final = (
+    'for file in $COLLA_GROUPS; do echo 0 > "$file" || exit 126; done; unset COLLA_GROUPS; '
+    f'if [ -w /proc/self/oom_score_adj ]; then echo {OOM_SCORE} > /proc/self/oom_score_adj; fi; exec "$@"'
+)
+"""For /bin/sh: enter the control groups, then become the rest of the chain."""
+
+
+class Handle(msgspec.Struct, frozen=True, kw_only=True):
+    """What finds a replica again: the outer process and the bridge (the same one without a sandbox)."""
+
+    outer: Identity
+    bridge: Identity
+
+
+class ProcessReplica:
+    """One program with its bridge."""
+
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        place: Place,
+        handle: Handle,
+        group: Group,
+        limits: tuple[LimitName, ...],
+        child: subprocess.Popen[bytes] | None,
+    ) -> None:
+        self.handle = msgspec.json.encode(handle).decode()
+        self.limits_enforced = limits
+        self._spec = spec
+        self._place = place
+        self._processes = handle
+        self._group = group
+        self._child = child
+        """The outer process where it is our own child and has to be waited for; None after a recovery."""
+        self._stop_requested = False
+
+    async def until_listening(self) -> None:
+        """By the bridge's notes. With LISTEN_FDS the listener is there from the start, as systemd has it; where
+        that is only one of the ways (auto), a program that uses it is known by its answering a request."""
+        if self._spec.listen == "fds":
+            await self._until_note(lambda notes: notes.program is not None)
+            return
+        ways = [asyncio.ensure_future(self._until_note(lambda notes: notes.listening is not None))]
+        if self._spec.listen == "auto":
+            ways.append(
+                asyncio.ensure_future(until_answered(self._place.endpoint, self._spec.health.path or "/"))
+            )
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+
+    async def _until_note(self, wanted: Callable[[Notes], bool]) -> None:
+        while not wanted(read_notes(self._place.status)):  # noqa: ASYNC110 - another process writes them
+            await asyncio.sleep(NOTES_POLL_S)
+
+    async def until_exit(self) -> Exit:
+        await processes.until_ended(self._processes.bridge)
+        await self._kill()
+        if self._child is not None:
+            await asyncio.to_thread(self._child.wait)
+        exit = self._describe_exit()
+        await asyncio.to_thread(self._group.remove)
+        return exit
+
+    def _describe_exit(self) -> Exit:
+        notes = read_notes(self._place.status)
+        if self._group.ran_out_of_memory():
+            return Exit(
+                reason="out_of_memory",
+                code=notes.exited,
+                signal=notes.signal,
+                message="It needed more memory than it may have.",
+            )
+        if notes.failed is not None:
+            return Exit(reason="not_started", message=f"It could not be started: {notes.failed}")
+        if self._stop_requested:
+            return Exit(reason="stopped", code=notes.exited, signal=notes.signal)
+        if notes.program is None:
+            return Exit(
+                reason="not_started", message=f"The sandbox could not be made: {self._launch_error()}"
+            )
+        if not notes.ended and self._child is None:
+            return Exit(reason="lost", message="It ended while nobody watched, with its computer perhaps.")
+        if not notes.ended:
+            return Exit(reason="killed", message="Its bridge was killed from outside.")
+        if notes.signal is not None:
+            name = signals.Signals(notes.signal).name
+            return Exit(reason="killed", signal=notes.signal, message=f"It was ended by {name}.")
+        return Exit(reason="exited", code=notes.exited, message=f"It ended with code {notes.exited}.")
+
+    def _launch_error(self) -> str:
+        try:
+            return (self._place.path / LAUNCH_ERRORS).read_text(errors="replace").strip()[
+                -500:
+            ] or "no reason given"
+        except OSError:
+            return "no reason given"
+
+    async def stop(self, signal: StopSignal, grace_s: float) -> None:
+        self._stop_requested = True
+        bridge_process = self._processes.bridge
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                # Before that note the bridge would not pass the signal on.
+                ready = asyncio.ensure_future(self._until_note(lambda notes: notes.program is not None))
+                ended = asyncio.ensure_future(processes.until_ended(bridge_process))
+                try:
+                    await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
+                    if bridge_process.lives():
+                        with suppress(ProcessLookupError):
+                            os.kill(bridge_process.pid, signals.Signals[signal])
+                    await ended
+                finally:
+                    ready.cancel()
+                    ended.cancel()
+        await self._kill()
+
+    async def _kill(self) -> None:
+        """Whatever is left of it. In a sandbox everything ends with the bridge, its first process."""
+        await asyncio.to_thread(self._kill_now)
+
+    def _kill_now(self) -> None:
+        contained = self._processes.outer != self._processes.bridge
+        if contained:
+            processes.kill(self._processes.bridge)
+        else:
+            processes.kill_tree(self._processes.bridge)
+        self._group.kill()
+        if contained:
+            processes.kill_tree(self._processes.outer)
+
+    def why_not_listening(self) -> str:
+        notes = read_notes(self._place.status)
+        if notes.program is None:
+            return "it did not even start"
+        return f"nothing listens on $PORT ({notes.port}), on $COLLA_SOCKET or answers on LISTEN_FDS"
+
+    def stats(self) -> ReplicaStats:
+        cpu, memory = self._group.usage()
+        below = processes.tree(self._processes.outer)
+        if cpu is None or memory is None:
+            seconds, resident = 0.0, 0
+            for process in below:
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    seconds += times.user + times.system
+                    resident += process.memory_info().rss
+            cpu, memory = (seconds if cpu is None else cpu), (resident if memory is None else memory)
+        return ReplicaStats(
+            replica=self._spec.replica, cpu_seconds=cpu, memory_bytes=memory, processes=len(below)
+        )
+
+
+class ProcessDriver:
+    """Runs programs; see `Driver`."""
+
+    def __init__(self, instance: str, folder: RuntimeFolder, isolation: str = "auto") -> None:
+        """`isolation` is auto, bubblewrap (nothing else will do) or none. Raises `EnvironmentFault`."""
+        found = "it was switched off" if isolation == "none" else Bubblewrap.find(folder.path)
+        self._bubblewrap = found if isinstance(found, Bubblewrap) else None
+        if self._bubblewrap is None and isolation == "bubblewrap":
+            raise fault("no_sandbox", f"There is no sandbox: {found}.", "Install bubblewrap.")
+        self._groups = ControlGroups.find()
+        self.info = EnvironmentInfo(
+            protocol_versions=(PROTOCOL_VERSION,),
+            kind="process",
+            version=colla.__version__,
+            instance=instance,
+            artifact_kinds=("folder",),
+            config_schema={
+                "type": "object",
+                "required": ["command"],
+                "properties": {
+                    "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                    "env": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "listen": {"enum": ["auto", "fds", "unix", "port"], "default": "auto"},
+                },
+            },
+            isolation="bubblewrap" if self._bubblewrap else "none",
+            network_modes=("isolated",) if self._bubblewrap else ("shared",),
+            limits_enforced=(*self._groups.limits, "open_files"),
+            capabilities=("prepare", "recover", "logs", "stats"),
+            needs_consent="" if self._bubblewrap else f"programs would run without a sandbox, since {found}",
+        )
+
+    def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
+        check_artifact(spec.artifact)
+        if not spec.command:
+            raise fault("command_missing", f"Nobody said what to run for {spec.service}.", "Give a command.")
+        texts = [*spec.command, *spec.env, *spec.env.values()]
+        if sum(map(len, texts)) > COMMAND_BYTES_MAX:
+            raise fault(
+                "command_too_long", f"Command and environment exceed {COMMAND_BYTES_MAX} bytes.", "Use files."
+            )
+        if any("\0" in text for text in texts) or any("=" in name or not name for name in spec.env):
+            raise fault("command_malformed", "Command and environment must not have NUL, nor names '='.")
+        if self.info.needs_consent and not allow_unsandboxed:
+            raise fault(
+                "consent_needed",
+                f"The owner of this computer has not agreed that {self.info.needs_consent}.",
+                "Install bubblewrap, or allow programs without a sandbox.",
+            )
+
+    def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:
+        return count_artifact(artifact)
+
+    def logs(self, place: Place, after: int) -> list[LogLine]:
+        return read_lines(place.logs, after)
+
+    async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ProcessReplica | None:
+        """Also one that ended meanwhile: its notes tell how. Without a handle its launch was cut off."""
+        try:
+            found = msgspec.json.decode(handle, type=Handle)
+        except msgspec.DecodeError:
+            return None
+        return ProcessReplica(
+            spec, place, found, self._groups.existing(_group_name(spec.replica)), self._limits(spec), None
+        )
+
+    async def abandon(self, place: Place) -> None:
+        """The bridge carries the replica's id in its command line, so that it is found without any record."""
+        await asyncio.to_thread(self._abandon_now, place.path.name)
+
+    def _abandon_now(self, replica: str) -> None:
+        for pid in processes.find_by_argument(replica):
+            if identity := Identity.of(pid):
+                processes.kill_tree(identity)
+        group = self._groups.existing(_group_name(replica))
+        group.kill()
+        group.remove()
+
+    def _limits(self, spec: ReplicaSpec) -> tuple[LimitName, ...]:
+        return tuple(name for name in self.info.limits_enforced if getattr(spec.limits, name) is not None)
+
+    async def launch(self, spec: ReplicaSpec, place: Place) -> ProcessReplica:
+        try:
+            group = self._groups.create(_group_name(spec.replica), spec.limits)
+        except OSError as error:
+            message = f"The limits of {spec.service} could not be set: {error}."
+            raise fault("limits_failed", message, retryable=True) from error
+        try:
+            child, bridge_pid = await asyncio.to_thread(self._spawn, spec, place, group)
+        except OSError as error:
+            await asyncio.to_thread(group.remove)
+            raise fault(
+                "launch_failed", f"{spec.service} could not be launched: {error}.", retryable=True
+            ) from error
+        handle = Handle(outer=_identity(child.pid), bridge=_identity(bridge_pid))
+        return ProcessReplica(spec, place, handle, group, self._limits(spec), child)
+
+    def _spawn(self, spec: ReplicaSpec, place: Place, group: Group) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the chain; its outer process and the bridge's process id. Raises `OSError`."""
+        with ExitStack() as held:
+            listener = held.enter_context(place.listen())
+            status, *logs = (_open_fresh(held, path) for path in (place.status, *place.logs))
+            config = held.enter_context(tempfile.TemporaryFile(dir=place.path))
+            config.write(
+                msgspec.json.encode(self._bridge_config(spec, place, listener.fileno(), status, logs))
+            )
+            config.seek(0)
+            inherited = [listener.fileno(), status, *logs, config.fileno()]
+            read, write = (
+                held.enter_context(os.fdopen(fd, mode))
+                for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
+            )
+            if self._bubblewrap is None:
+                command = [str(sandbox.interpreter()), "-I", "-S", "-B", str(Path(bridge.__file__).resolve())]
+            else:
+                system_calls = sandbox.open_filter()
+                if system_calls is not None:
+                    held.callback(os.close, system_calls)
+                    inherited.append(system_calls)
+                inherited.append(write.fileno())
+                artifact = check_artifact(spec.artifact)
+                command = self._bubblewrap.bridge_command(
+                    artifact, place.scratch, write.fileno(), system_calls
+                )
+            errors = _open_fresh(held, place.path / LAUNCH_ERRORS)
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", ENTER, "sh", *command, str(config.fileno()), spec.replica],
+                env={"COLLA_GROUPS": " ".join(map(str, group.process_files)), "PATH": "/usr/bin:/bin"},
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=inherited,
+                start_new_session=True,
+                cwd="/",
+            )
+            if self._bubblewrap is None:
+                return child, child.pid
+            write.close()
+            try:
+                return child, _read_bridge_pid(read.fileno())
+            except OSError:
+                processes.kill_tree(_identity(child.pid))
+                child.wait()
+                reason = (place.path / LAUNCH_ERRORS).read_text(errors="replace").strip()[-500:]
+                raise OSError(reason or "bubblewrap said nothing") from None
+
+    def _bridge_config(
+        self, spec: ReplicaSpec, place: Place, listener: int, status: int, logs: list[int]
+    ) -> dict[str, object]:
+        contained = self._bubblewrap is not None
+        search, home, tmp = sandbox.search_path(), f"{sandbox.SCRATCH}/home", "/tmp"
+        app_socket, folder = sandbox.APP_SOCKET, sandbox.APP
+        if not contained:
+            search = f"{search}:{os.environ.get('PATH', '')}"
+            home, tmp = str(place.scratch / "home"), str(place.scratch / "tmp")
+            app_socket, folder = str(place.app_socket), str(check_artifact(spec.artifact))
+        env = {
+            "PATH": search,
+            "HOME": home,
+            "TMPDIR": tmp,
+            "LANG": "C.UTF-8",
+            "HOST": "127.0.0.1",
+            "USER": "app",
+        }
+        env |= {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | spec.env
+        env |= {"COLLA_SOCKET": app_socket, "COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica}
+        return {
+            "command": spec.command,
+            "env": env,
+            "cwd": folder,
+            "listen": spec.listen,
+            "listener": listener,
+            "socket": app_socket,
+            "port": sandbox.PORT if contained else 0,
+            "status": status,
+            "logs": logs,
+            "log_bytes_max": LOG_SEGMENT_BYTES_MAX,
+            "start_period_s": spec.health.start_period_s,
+            "contained": contained,
+            "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": spec.limits.open_files or OPEN_FILES_DEFAULT},
+        }
+
+
+def _group_name(replica: str) -> str:
+    return f"colla-{replica}"
+
+
+def _identity(pid: int) -> Identity:
+    """Who that is; one that lives no more for a process that has ended already."""
+    return Identity.of(pid) or Identity(pid, "", "")
+
+
+def _open_fresh(held: ExitStack, path: Path) -> int:
+    """An empty file for appending, closed with `held`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    held.callback(os.close, fd)
+    return fd
+
+
+def _read_bridge_pid(fd: int) -> int:
+    """What bubblewrap says on its --info-fd. Raises `OSError` when it failed or takes too long."""
+    data = b""
+    while select.select([fd], [], [], INFO_TIMEOUT_S)[0]:
+        chunk = os.read(fd, INFO_BYTES_MAX)
+        data += chunk
+        if not chunk or len(data) > INFO_BYTES_MAX:
+            break
+    try:
+        return msgspec.json.decode(data, type=BubblewrapInfo).child_pid
+    except msgspec.DecodeError:
+        raise OSError("no process id from bubblewrap") from None
+
+
+class BubblewrapInfo(msgspec.Struct, rename="kebab"):
+    """The part of bubblewrap's information that matters."""
+
+    child_pid: int
