@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 
 FRAMES_MAX = 4096
 BYTES_MAX = 8 * 1024 * 1024
@@ -71,11 +72,13 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes, frame_bytes_max: int) -> list[bytes]:
-        """The frames that are whole now. Raises `TooLong` before memory is taken for a frame too long."""
+    def feed(self, data: bytes, frame_bytes_max: int) -> Iterator[bytes]:
+        """The frames that are whole now, to be taken all.
+
+        Raises `TooLong`, after the frames before it, as soon as a frame too long announces itself.
+        """
         buffer = self._buffer
         buffer += data
-        frames: list[bytes] = []
         start = 0
         while len(buffer) - start >= LENGTH.size:
             (length,) = LENGTH.unpack_from(buffer, start)
@@ -84,8 +87,7 @@ class FrameReader:
             end = start + LENGTH.size + length
             if len(buffer) < end:
                 break
-            frames.append(bytes(buffer[start + LENGTH.size : end]))
+            yield bytes(buffer[start + LENGTH.size : end])
             start = end
         if start:
             del buffer[:start]
-        return frames

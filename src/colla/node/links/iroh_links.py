@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import logging
 import secrets
@@ -247,9 +246,8 @@ class IrohLinks:
             await asyncio.wait(tasks)
         self._peers.clear()
         self._reachability.release()
-        # iroh keeps the socket open until its last handle is freed, and one may sit in a reference cycle.
+        # iroh keeps the socket open until the last Python object with a handle of its is freed.
         del endpoint, tasks
-        gc.collect()
 
     # -- relays and addresses of this node ---------------------------------------------------------------
 

@@ -253,15 +253,14 @@ class Link:
         while data := await receiving.read(READ_BYTES_MAX):
             limit = FRAME_BYTES_MAX if self.accepted else STRANGER_FRAME_BYTES_MAX
             try:
-                frames = reader.feed(data, limit)
+                for frame in reader.feed(data, limit):
+                    if self.over:
+                        return
+                    self._arrived(frame, datagram=False)
             except TooLong as error:
                 self._tally.drop("malformed")
                 self.fail(MALFORMED, f"malformed: {error}")
                 return
-            for frame in frames:
-                if self.over:
-                    return
-                self._arrived(frame, datagram=False)
         self.ending = True
         # The reason comes with the end of the connection, which `_watch` sees.
         await asyncio.sleep(FAREWELL_TIMEOUT_S)

@@ -24,10 +24,15 @@ class Reachability:
         self._port = port
         self._external: dict[str, None] = {}
         self._relays: dict[str, None] = {}
+        self._coming_online: asyncio.Task[None] | None = None
+        self._online = False
+        """Whether a relay has let this node in. iroh names a relay as its own before it has been let in."""
 
     def release(self) -> None:
         """Let the endpoint go, so that its port becomes free."""
         self._endpoint = None
+        if self._coming_online is not None:
+            self._coming_online.cancel()
 
     def addresses(self) -> tuple[str, ...]:
         """Where other nodes may reach this one, best guesses first; empty after `release`."""
@@ -42,7 +47,7 @@ class Reachability:
         else:
             own = (join(self._bind_host, self._port),)
         home = here.relay_url()
-        relayed = (RELAY_PREFIX + home,) if home is not None else ()
+        relayed = (RELAY_PREFIX + home,) if home is not None and self._online and home in self._relays else ()
         found = tuple(dict.fromkeys((*self._external, *own, *relayed)))
         # A computer without any network can still be reached by the other nodes on it.
         return found or (join("127.0.0.1", self._port),)
@@ -60,18 +65,27 @@ class Reachability:
         self._relays[wanted] = None
         # Without `quic_port`, iroh does not wait for address discovery, which members' relays do not offer.
         await endpoint.insert_relay(iroh.RelayConfig(url=wanted))
+        if self._coming_online is None:
+            self._coming_online = asyncio.create_task(self._come_online(endpoint))
+        await asyncio.wait((self._coming_online,), timeout=RELAY_ONLINE_TIMEOUT_S)
+        return self._online
+
+    async def _come_online(self, endpoint: iroh.Endpoint) -> None:
         try:
-            async with asyncio.timeout(RELAY_ONLINE_TIMEOUT_S):
-                await endpoint.online()
-        except TimeoutError:
-            return False
-        return True
+            await endpoint.online()
+            self._online = True
+        finally:
+            self._coming_online = None
 
     async def drop_relay(self, url: str) -> None:
         """See `IrohLinks.drop_relay`."""
         wanted = relay_url(url)
         if wanted is not None and self._endpoint is not None and wanted in self._relays:
             del self._relays[wanted]
+            if not self._relays:
+                self._online = False
+                if self._coming_online is not None:
+                    self._coming_online.cancel()
             await self._endpoint.remove_relay(wanted)
 
     async def add_external_address(self, address: str) -> None:
