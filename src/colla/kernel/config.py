@@ -29,16 +29,36 @@ class RecordConfig(msgspec.Struct, frozen=True):
     copies_asked: int = 3
     copies_timeout_s: float = 2.0
     writes_pending_max: int = 1024
+    session_messages_max: int = 20_000
+    """A session of a million records needs about 8,000 questions; no peer can keep one going for ever."""
+    segments_asked_max: int = 256
+    inventory_entries_max: int = 2048
+    summary_logs_max: int = 4096
+    """Frontiers in one message; of more logs a random stretch is told, so that all get their turn."""
+    logs_per_node_max: int = 256
+    """Logs of one node in one topic: one, and one more for each time that an old disk came back."""
+    unknown_authors_bytes_max: int = 4 * 1024 * 1024
+    """Records whose author no membership record names (yet), all together."""
 
 
 class MembershipConfig(msgspec.Struct, frozen=True):
     """Greeting, proof and tickets (DESIGN section 10)."""
 
     proof_bytes_max: int = 256 * 1024
+    proof_page_bytes_max: int = 48 * 1024
+    proof_page_records_max: int = 128
     greeting_timeout_s: float = 5.0
+    greeting_repeat_s: float = 1.0
+    handshake_messages_max: int = 64
     peers_pending_max: int = 64
+    strangers_per_address_max: int = 8
+    strangers_window_s: float = 60.0
+    addresses_remembered_max: int = 1024
+    refusal_chars_max: int = 300
     join_timeout_s: float = 10.0
+    join_repeat_s: float = 2.0
     ticket_expiry_s: float = 7 * 24 * 3600.0
+    ticket_expiry_max_s: float = 366 * 24 * 3600.0
     members_max: int = 10_000
     name_chars_max: int = 63
 
@@ -57,6 +77,27 @@ class PresenceConfig(msgspec.Struct, frozen=True):
     news_repeats: int = 3
     news_repeat_s: float = 0.3
     news_pending_max: int = 512
+    news_batch_s: float = 0.1
+    news_items_max: int = 64
+    """Items in one message; 64 signatures take about 8 ms to verify."""
+    news_spread_max: int = 64
+    forward_links_max: int = 12
+    ask_interval_s: float = 0.4
+    answer_wait_s: float = 1.0
+    vote_s: float = 2.0
+    confirm_s: float = 3.0
+    lapse_s: float = 5.0
+    doubt_s: float = 10.0
+    table_interval_s: float = 30.0
+    table_again_s: float = 2.0
+    table_agains_max: int = 5
+    table_index_max: int = 512
+    fresh_s: float = 10.0
+    link_grace_s: float = 1.0
+    link_retry_s: float = 3.0
+    announcement_bytes_max: int = 4096
+    echoes_remembered: int = 8
+    absences_kept_max: int = 16
     dial_interval_s: float = 10.0
     dial_interval_max_s: float = 60.0
     addresses_max: int = 16
@@ -72,34 +113,64 @@ class ElectionConfig(msgspec.Struct, frozen=True):
     witness_s: float = 0.3
     heard_master_s: float = 2.0
     echo_s: float = 3.0
+    nonce_interval_s: float = 0.5
+    start_wait_s: float = 2.0
+    """A node that just started first listens: it knows neither who is here nor who masters what."""
     settled_s: float = 60.0
     settled_max_s: float = 3600.0
+    absences_within_s: float = 3600.0
+    handover_interval_s: float = 5.0
+    reclaim_interval_s: float = 5.0
     contention_wait_max_s: float = 0.6
+    contention_hold_s: float = 1.0
     contention_orphan_wait_s: float = 4.0
-    mastership_interval_s: float = 1.0
+    mastership_interval_s: float = 2.0
+    claim_stale_s: float = 6.0
+    """A node that is heard but has not claimed a service for so long does not master it any more."""
+    gossip_interval_s: float = 5.0
+    witnesses_max: int = 16
+    entries_per_message_max: int = 512
 
 
 class SupervisionConfig(msgspec.Struct, frozen=True):
-    """Inventory, placement, spares and trimming (DESIGN section 7)."""
+    """Inventory, placement, spares, trimming and running (DESIGN section 7)."""
 
     inventory_s: float = 2.0
     check_interval_s: float = 2.0
+    check_soonest_s: float = 0.05
     offer_timeout_s: float = 1.0
+    no_answer_retry_s: float = 3.0
+    order_retry_s: float = 2.0
     launch_timeout_s: float = 60.0
+    preparing_timeout_s: float = 900.0
+    unhealthy_patience_s: float = 10.0
     spare_after_s: float = 2.0
     spares_share: float = 0.1
     suspects_share_max: float = 0.34
     trim_after_s: float = 30.0
     drain_s: float = 1.0
     starts_at_once: int = 2
+    start_slot_s: float = 15.0
+    """A replica that is started but not ready yet keeps others from starting no longer than this."""
     best_choices: int = 3
     refused_retry_s: float = 10.0
+    held_offer_s: float = 0.5
+    held_offers_max: int = 64
     backoff_first_s: float = 1.0
     backoff_max_s: float = 60.0
     backoff_reset_s: float = 60.0
+    backoffs_max: int = 1024
     stop_grace_max_s: float = 60.0
-    services_max: int = 4096
     stop_retries_max: int = 5
+    stop_retry_s: float = 2.0
+    survey_interval_s: float = 60.0
+    survey_retry_s: float = 2.0
+    services_max: int = 4096
+    services_per_inventory_max: int = 64
+    holders_max: int = 8
+    history_max: int = 20
+    why_lines_max: int = 64
+    detail_chars_max: int = 200
 
 
 class CopiesConfig(msgspec.Struct, frozen=True):

@@ -1,0 +1,94 @@
+"""Both ends of a join: judging a ticket (`judge_join`), and the joiner's attempt (`Attempt`).
+
+A refusal is final when every node would give it, otherwise the joiner asks the next node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from colla.kernel.time import Instant
+from colla.model.ids import NodeId
+from colla.protocol.membership.bodies import Admitted, JoinClaim, Ticket, claim_holds
+from colla.protocol.membership.membership import Membership
+from colla.protocol.membership.proofs import Collector
+
+TICKET_EXPIRED = "ticket_expired"
+TICKET_USED = "ticket_used"
+TICKET_UNKNOWN = "ticket_unknown"
+BAD_SIGNATURE = "bad_signature"
+GROUP_FULL = "group_full"
+NOT_ADMITTING = "not_admitting"
+NOT_READY = "not_ready"
+FALSE_GROUP = "false_group"
+NOBODY_ANSWERED = "nobody_answered"
+
+NOBODY_ANSWERED_TEXT = (
+    "None of the computers named in the ticket answered; ask the inviter whether theirs is on."
+)
+
+FINAL_CODES: tuple[str, ...] = (TICKET_EXPIRED, TICKET_USED, BAD_SIGNATURE, GROUP_FULL)
+"""Refusals that no other node of the group would take back."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Why a join is refused; an empty `code` means that it is granted, `again` that it had been granted before."""
+
+    code: str = ""
+    text: str = ""
+    again: bool = False
+
+
+def judge_join(
+    membership: Membership, claim: JoinClaim, peer: NodeId, members_max: int, now: Instant
+) -> Verdict:
+    """Judge expiry, use and signatures, once and for the whole group. `peer` is who proved to hold the node's key."""
+    standing = membership.ticket(claim.author, claim.ticket)
+    if standing is None:
+        return Verdict(TICKET_UNKNOWN, "This node has not heard of the ticket; ask the inviter's computer.")
+    if claim.node != peer or not claim_holds(membership.group, claim):
+        return Verdict(BAD_SIGNATURE, "The signatures of the request do not hold; ask for a new ticket.")
+    offers = [fact.body for fact in standing.records if isinstance(fact.body, Ticket)]
+    offers = [offer for offer in offers if offer.own_computer == claim.own_computer]
+    if not offers:
+        return Verdict(BAD_SIGNATURE, "The ticket is for another purpose than the request.")
+    nodes = [fact.body.claim.node for fact in standing.admissions if isinstance(fact.body, Admitted)]
+    if standing.holder not in (None, claim.node) or (nodes and claim.node not in nodes):
+        return Verdict(TICKET_USED, "Somebody has joined with this ticket already; ask for a new one.")
+    if claim.node in nodes and membership.node(claim.node) is not None:
+        return Verdict(again=True)
+    if all(offer.expires_s < now.wall_s for offer in offers):
+        return Verdict(TICKET_EXPIRED, "The ticket has expired; ask for a new one.")
+    if len(membership.nodes()) >= members_max:
+        return Verdict(GROUP_FULL, f"The group has {members_max} computers and takes no more.")
+    return Verdict()
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The joiner's side: whom it can ask, whom it asked, and what it was told."""
+
+    number: int
+    claim: JoinClaim
+    until_s: float
+    received: Collector
+    asked: NodeId | None = None
+    asked_s: float = 0.0
+    greeted: dict[NodeId, None] = field(default_factory=dict)
+    """Nodes of the right group with an open link, in order of their greetings."""
+    refused: dict[NodeId, None] = field(default_factory=dict)
+    outcome: tuple[str, str] = (NOBODY_ANSWERED, NOBODY_ANSWERED_TEXT)
+    """What to tell the person when the time is over."""
+
+    def next_node(self) -> NodeId | None:
+        """The first node that has not refused, beginning with those not asked last."""
+        willing = [node for node in self.greeted if node not in self.refused]
+        others = [node for node in willing if node != self.asked]
+        return next(iter(others or willing), None)
+
+    def refuse(self, node: NodeId, code: str, text: str) -> None:
+        """That node does not let this one in, at least not now; the last one that said why is quoted at the end."""
+        self.refused[node] = None
+        self.outcome = (code, text)
