@@ -50,7 +50,6 @@ from colla.node.objects.problems import (
 
 QUARANTINED_MAX = 64
 """Damaged chunks kept for whoever wants to look at them; the oldest go first."""
-_FAN_OUT = 256
 _HEX = 2 * KEY_BYTES
 
 
@@ -72,8 +71,10 @@ class Shelf:
         self.quota_bytes = quota_bytes
         self._on_damage = on_damage
         self._lock = threading.RLock()
+        self._sync_lock = threading.Lock()
         self._holdings = Holdings()
         self._reserved_bytes = 0
+        self._folders: dict[Path, None] = {}
         self._unsynced: dict[Path, None] = {}
         self._temporary_names = itertools.count()
 
@@ -94,14 +95,13 @@ class Shelf:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("chunks", "held", "partial", "temporary", "quarantine"):
             (self.folder / name).mkdir(exist_ok=True)
-        for number in range(_FAN_OUT):
-            (self.folder / "chunks" / f"{number:02x}").mkdir(exist_ok=True)
-        sync_folder(self.folder / "chunks")
         sync_folder(self.folder)
 
     def _find_chunks(self) -> None:
-        for number in range(_FAN_OUT):
-            with os.scandir(self.folder / "chunks" / f"{number:02x}") as entries:
+        for folder in sorted((self.folder / "chunks").iterdir()):
+            # A process that was killed may have left names that are not on the disk yet.
+            self._folders[folder] = self._unsynced[folder] = None
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     chunk = _parse_name(entry.name)
                     if chunk is not None:
@@ -353,17 +353,31 @@ class Shelf:
                 temporary.unlink()
                 return False
             path = self._path(chunk)
-            temporary.replace(path)
+            try:
+                if path.parent not in self._folders:
+                    path.parent.mkdir(exist_ok=True)
+                    self._folders[path.parent] = self._unsynced[path.parent.parent] = None
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink()
+                raise
             self._holdings.add_present(chunk, size)
             self._unsynced[path.parent] = None
             return True
 
     def _sync(self) -> None:
-        with self._lock:
-            folders, self._unsynced = self._unsynced, {}
-        with disk_errors(self.folder):
-            for folder in folders:
-                sync_folder(folder)
+        """Wait until the names of all chunks are on the disk, whoever put them there."""
+        with self._sync_lock, disk_errors(self.folder):
+            for folder in list(self._unsynced):
+                with self._lock:
+                    # Before it is synchronised, so that a name that comes meanwhile enters it again.
+                    del self._unsynced[folder]
+                try:
+                    sync_folder(folder)
+                except BaseException:
+                    with self._lock:
+                        self._unsynced[folder] = None
+                    raise
 
     def _noticed_missing(self, chunk: ChunkId) -> None:
         with self._lock:

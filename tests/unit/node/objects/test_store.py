@@ -418,14 +418,14 @@ async def test_everything_is_there_after_a_restart(stores: Any, site: Path) -> N
     assert again.total_bytes() == size
 
 
-async def test_what_a_crash_left_is_removed(stores: Any, site: Path, tmp_path: Path) -> None:
+async def test_what_a_crash_left_is_removed(stores: Any, site: Path, tmp_path: Path, write: Any) -> None:
     store = await stores.open()
     stored = await store.put_folder(site)
     clean = stores.files()
     await store.close()
     _, chunks = build_folder({"orphan": (b"of a put that did not finish", False)})
     for chunk, data in chunks.items():
-        stores.chunk_path(chunk).write_bytes(data)
+        write(stores.chunk_path(chunk), data)
     (tmp_path / "store/temporary/7").write_bytes(b"half")
     again = await stores.open()
     assert stores.files() == clean
