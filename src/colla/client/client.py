@@ -103,7 +103,7 @@ class Client:
     async def put(self, path: Path) -> types.PutAnswer:
         """Store a folder or file as an object, with copies on repository agents."""
         return await self._call(
-            "POST", "objects", types.PutAnswer, types.PutRequest(str(path.resolve())), timeout_s=PUT_TIMEOUT_S
+            "POST", "objects", types.PutAnswer, types.PutRequest(_absolute(path)), timeout_s=PUT_TIMEOUT_S
         )
 
     async def deploy(self, request: types.DeployRequest) -> types.WrittenAnswer:
@@ -190,6 +190,11 @@ class Client:
             error = msgspec.json.decode(raw, type=types.ApiError)
             raise CollaError(error.code, error.message, error.hint)
         return msgspec.json.decode(raw, type=kind)
+
+
+def _absolute(path: Path) -> str:
+    # The node has another working folder.
+    return str(path.resolve())
 
 
 def _url(path: str) -> str:

@@ -1,0 +1,329 @@
+"""Recognising what a folder is: from its files to the request that deploys it.
+
+A function of the folder and of what the caller says; nothing is stored or asked. What is said wins in this order: the
+caller's own words, the folder's `colla.toml`, what the files show. Where the files show nothing or two things, the
+error says how to say it. Invariant: a plan names an environment that exists, and its request needs only the object's
+name to be complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from colla.client.folder_content import Content, read_content
+from colla.client.types import DeployRequest
+from colla.model.errors import CollaError
+from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
+
+SETTINGS_NAME = "colla.toml"
+STATIC, PROCESS = "static", "process"
+SUPPORTED = (
+    "Supported are a web site (static) and programs (process: a Procfile, a Python or a Node program)."
+)
+PYTHON_STARTS = ("app.py", "main.py", "server.py", "__main__.py")
+COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+BUILT_FOLDERS = ("dist", "public", "_site", "site", "build", "out", "html", "www")
+IMAGE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".oci")
+NEEDS_SHELL = re.compile(r"[$&|;<>()*?~`\\]|^\w+=")
+NAME_CHARACTERS_MAX = 63
+REPLICAS_DEFAULT = 3
+
+
+class LimitsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`: what one replica may use."""
+
+    cpus: float = Limits().cpus
+    memory_bytes: int = Limits().memory_bytes
+    processes: int = Limits().processes
+
+
+class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[health]`: how it is seen that a replica serves."""
+
+    path: str = ""
+    start_period_s: float = HealthCheck().start_period_s
+
+
+class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a `colla.toml` in the folder may say."""
+
+    name: str = ""
+    environment: str = ""
+    command: str | tuple[str, ...] = ()
+    replicas: int = REPLICAS_DEFAULT
+    env: dict[str, str | int | float | bool] = {}
+    uses: tuple[str, ...] = ()
+    public: bool = False
+    domains: tuple[str, ...] = ()
+    stop_grace_s: float = 5.0
+    labels: dict[str, str] = {}
+    limits: LimitsSettings = LimitsSettings()
+    health: HealthSettings = HealthSettings()
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What the caller says; None and empty mean that the folder decides."""
+
+    name: str | None = None
+    environment: str | None = None
+    command: str | None = None
+    replicas: int | None = None
+    activate: bool = True
+    public: bool | None = None
+    domains: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    health_path: str | None = None
+
+
+NOTHING_SAID = Said()
+
+
+class DeployPlan(msgspec.Struct, frozen=True):
+    """What shall be deployed. `request` lacks the object only; `recognised` says what the folder was taken for."""
+
+    folder: Path
+    recognised: str
+    request: DeployRequest
+    warnings: tuple[str, ...] = ()
+
+    def request_for(self, object_id: str, object_bytes: int) -> DeployRequest:
+        """The whole request, once the folder is stored as an object."""
+        return msgspec.structs.replace(self.request, object=object_id, object_bytes=object_bytes)
+
+
+def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
+    """Recognise the folder at `path`.
+
+    Raises `CollaError`: `folder_missing`, `not_a_folder`, `folder_empty`, `unreadable`, `bad_colla_toml`, `bad_name`,
+    `bad_replicas`, `not_recognised`, `ambiguous`, `not_supported`, `bad_command`.
+    """
+    _refuse_files(path)
+    content = read_content(path)
+    settings = _read_settings(path) if SETTINGS_NAME in content.top else FolderSettings()
+    command = _split(said.command) if said.command is not None else _command_of(settings)
+    environment, command, recognised = _recognise(
+        path, content, said.environment or settings.environment, command
+    )
+    replicas = said.replicas if said.replicas is not None else settings.replicas
+    if not 1 <= replicas <= REPLICAS_MAX:
+        raise CollaError(
+            "bad_replicas", f"{replicas} is no number of replicas.", f"Choose 1 to {REPLICAS_MAX}."
+        )
+    request = DeployRequest(
+        name=check_name(said.name or settings.name or _name_from(path)),
+        object="",
+        object_bytes=0,
+        environment=environment,
+        replicas=replicas,
+        activate=said.activate,
+        command=command,
+        env={key: _text(value) for key, value in settings.env.items()} | said.env,
+        uses=settings.uses,
+        public=settings.public if said.public is None else said.public,
+        domains=said.domains or settings.domains,
+        health_path=settings.health.path if said.health_path is None else said.health_path,
+        start_period_s=settings.health.start_period_s,
+        stop_grace_s=settings.stop_grace_s,
+        cpus=settings.limits.cpus,
+        memory_bytes=settings.limits.memory_bytes,
+        processes=settings.limits.processes,
+        labels=settings.labels,
+    )
+    return DeployPlan(path, recognised, request, tuple(_warnings(content, environment)))
+
+
+def _refuse_files(path: Path) -> None:
+    if not path.is_file():
+        return
+    name = path.name.lower()
+    if name.endswith(".wasm"):
+        raise _not_yet("WebAssembly modules")
+    if name.endswith(IMAGE_SUFFIXES):
+        raise _not_yet("container images")
+    if name in COMPOSE_NAMES:
+        raise _not_yet("Compose files")
+    hint = "Unpack it and give the folder." if name.endswith(".zip") else f"Give its folder: {path.parent}"
+    raise CollaError("not_a_folder", f"{path} is a file; a folder is deployed.", hint)
+
+
+def _not_yet(what: str) -> CollaError:
+    return CollaError("not_supported", f"This version of colla cannot run {what} yet.", SUPPORTED)
+
+
+def _read_settings(folder: Path) -> FolderSettings:
+    path = folder / SETTINGS_NAME
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=FolderSettings)
+    except OSError as error:
+        raise CollaError("unreadable", f"{path} cannot be read: {error.strerror}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CollaError("bad_colla_toml", f"{path} is not right: {error}.", "Correct that line.") from None
+
+
+def _command_of(settings: FolderSettings) -> tuple[str, ...]:
+    return _split(settings.command) if isinstance(settings.command, str) else settings.command
+
+
+def _split(line: str) -> tuple[str, ...]:
+    """A command as a person wrote it; by a shell where it needs one."""
+    line = line.strip()
+    if NEEDS_SHELL.search(line):
+        # `exec` lets the program itself get the signals, where the line is a single command.
+        single = not re.search(r"[&|;`()]|^\w+=", line)
+        return ("/bin/sh", "-c", f"exec {line}" if single else line)
+    try:
+        return tuple(shlex.split(line))
+    except ValueError as error:
+        raise CollaError(
+            "bad_command", f"The command {line!r} is not right: {error}.", "Close the quotes."
+        ) from None
+
+
+def _recognise(
+    path: Path, content: Content, environment: str, command: tuple[str, ...]
+) -> tuple[str, tuple[str, ...], str]:
+    """The environment, the command, and what the folder is, in words."""
+    if environment not in ("", STATIC, PROCESS):
+        known = f"Known are {STATIC} and {PROCESS}."
+        raise CollaError("not_supported", f"There is no environment {environment!r} in this version.", known)
+    if environment == STATIC:
+        if command:
+            hint = "Leave the command out, or choose the environment process."
+            raise CollaError("bad_command", "A static web site runs no command.", hint)
+        return STATIC, (), "a web site"
+    if command:
+        return PROCESS, command, "a program"
+    ways = list(_program_ways(path, content))
+    site = "index.html" in content.top
+    if not ways:
+        if site and not environment:
+            return STATIC, (), "a web site (index.html)"
+        raise _not_recognised(path, content, environment)
+    if len(ways) > 1 or (site and not environment and not ways[0].settled):
+        names = [way.source for way in ways] + (["index.html"] if site and not environment else [])
+        raise CollaError(
+            "ambiguous",
+            f"{path} can be run in several ways: {', '.join(names)}.",
+            "Say which: --command 'python3 app.py', or --environment static, or a Procfile with a line `web: …`.",
+        )
+    return PROCESS, ways[0].command, f"a program ({ways[0].source})"
+
+
+class Way(msgspec.Struct, frozen=True):
+    """A command that the file `source` suggests; `settled` when that file leaves no doubt."""
+
+    command: tuple[str, ...]
+    source: str
+    settled: bool = False
+
+
+def _program_ways(path: Path, content: Content) -> Iterator[Way]:
+    if "Procfile" in content.top:
+        yield Way(_procfile_command(path / "Procfile"), "Procfile", True)
+        return
+    if "package.json" in content.top:
+        line = _node_start(path / "package.json")
+        if line:
+            yield Way(_split(line), "package.json")
+    for name in PYTHON_STARTS:
+        if name in content.top:
+            yield Way(("python3", "." if name == "__main__.py" else name), name)
+
+
+def _procfile_command(path: Path) -> tuple[str, ...]:
+    kinds = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        kind, separator, command = line.partition(":")
+        if separator and kind.strip() == "web" and command.strip():
+            return _split(command)
+        if separator and not line.lstrip().startswith("#"):
+            kinds.append(kind.strip())
+    found = f" (it has: {', '.join(kinds)})" if kinds else ""
+    raise CollaError(
+        "not_recognised", f"{path} has no line `web: COMMAND`{found}.", "Add one, or give --command."
+    )
+
+
+def _node_start(path: Path) -> str:
+    """The command of `npm start`, or "" when there is none (a front end with a package.json is no program)."""
+    try:
+        package: Any = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CollaError(
+            "unreadable", f"{path} cannot be read: {error}.", "Correct it, or give --command."
+        ) from None
+    scripts = package.get("scripts") if isinstance(package, dict) else None
+    start = scripts.get("start") if isinstance(scripts, dict) else None
+    return start if isinstance(start, str) else ""
+
+
+def _not_recognised(path: Path, content: Content, environment: str) -> CollaError:
+    if any(name in content.top for name in COMPOSE_NAMES):
+        return _not_yet("Compose files")
+    if "Dockerfile" in content.top or "Containerfile" in content.top:
+        return _not_yet("container images")
+    if any(name.endswith(".wasm") for name in content.top):
+        return _not_yet("WebAssembly modules")
+    if any(name.endswith(IMAGE_SUFFIXES) for name in content.top):
+        return _not_yet("container images")
+    if environment == PROCESS:
+        return CollaError(
+            "not_recognised",
+            f"Nothing in {path} says which command starts the program.",
+            "Give --command 'python3 app.py', or a Procfile with a line `web: …`.",
+        )
+    for name in BUILT_FOLDERS:
+        if f"{name}/index.html" in content.second:
+            hint = f"Deploy that folder: colla deploy {shlex.quote(str(path / name))}"
+            return CollaError("not_recognised", f"{path} has its index.html in {name}/.", hint)
+    return CollaError(
+        "not_recognised",
+        f"{path} has no index.html, Procfile, app.py or package.json with a start command at its top.",
+        "Serve its files as they are with --environment static, or run a program with --command 'python3 app.py'.",
+    )
+
+
+def _warnings(content: Content, environment: str) -> Iterator[str]:
+    if environment == PROCESS and content.databases:
+        names = _some(content.databases)
+        yield (
+            f"SQLite: {names}. What the service writes there is lost: a replica's files vanish with it, and each "
+            "replica has its own. Keep such data in a database outside the group."
+        )
+    if environment == STATIC and content.databases:
+        yield f"SQLite: {_some(content.databases)}. Everybody who may read the site can fetch it."
+    if content.private:
+        yield f"{_some(content.private)} will be stored too, and every member can read it. Is that meant?"
+    if environment == PROCESS and "requirements.txt" in content.top and not content.brings_modules:
+        yield (
+            "requirements.txt is not installed by the computers. Put the modules beside the program: "
+            "pip install --target . -r requirements.txt"
+        )
+    if environment == PROCESS and "package.json" in content.top and "node_modules" not in content.top:
+        yield "node_modules is not there, and the computers do not install it: run `npm install` before."
+
+
+def _some(names: tuple[str, ...], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _name_from(path: Path) -> str:
+    """A DNS label from the folder's name; raises `CollaError("bad_name")` when nothing is left of it."""
+    name = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-")[:NAME_CHARACTERS_MAX].strip("-")
+    if not name:
+        raise CollaError(
+            "bad_name", f"The name of {path} makes no name for a service.", "Give one with --name."
+        )
+    return name
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
