@@ -145,11 +145,19 @@ class RecordsView(Protocol):
     def concurrent(self, topic: str, key: Key) -> tuple[Record, ...]:
         """All undominated records of the key, the winner first."""
 
+    def versions(self, topic: str, key: Key) -> tuple[Record, ...]:
+        """Every record held of the key, dominated ones too, sorted by (log, number): for views that judge
+        authority before they choose (see `protocol/records/order.py`).
+        """
+
     def keys(self, topic: str, kind: str) -> tuple[Key, ...]:
         """All keys of that kind with a live record, sorted."""
 
     def all_records(self, topic: str) -> tuple[Record, ...]:
         """Every record held of the topic, sorted by (log, number)."""
+
+    def contents(self, topic: str) -> bytes:
+        """A hash over every record held of the topic, frontiers aside. Cheap when nothing changed."""
 
 
 class CatalogueView(Protocol):

@@ -1,0 +1,97 @@
+"""This node's own logs: the numbers it gave out, and what of them is known elsewhere.
+
+A node writes one log per topic. When it meets records of that log which it did not write, an old copy of its
+disk has come back: the log has two branches. It opens a new log, and says again there what its own branch
+says and nobody had confirmed, so that both branches live on as concurrent changes.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from colla.kernel.durable import Durable
+from colla.kernel.effects import StoreCell
+from colla.model.ids import LogId, NodeId, random_id
+from colla.model.record import Log
+
+CELL_PREFIX = "records/own/"
+
+
+class OwnLog(msgspec.Struct, array_like=True):
+    """One own log: its id, the last number given out, and up to which number others are known to hold it."""
+
+    id: LogId
+    number: int = 0
+    confirmed: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(OwnLog)
+
+
+class OwnLogs:
+    """The own log of each topic. Every change is made durable by the cell that `cell` gives."""
+
+    def __init__(self, node: NodeId, rng: Random, durable: Durable) -> None:
+        """Raises `ValueError` when a cell on the disk is malformed."""
+        self._node = node
+        self._rng = rng
+        self._logs: dict[str, OwnLog] = {}
+        self._confirmed_ahead: dict[str, dict[int, None]] = {}
+        for name, value in durable.cells.items():
+            if name.startswith(CELL_PREFIX):
+                try:
+                    self._logs[name.removeprefix(CELL_PREFIX)] = _decoder.decode(value)
+                except msgspec.DecodeError as error:
+                    raise ValueError(f"the cell {name} is malformed: {error}") from None
+
+    def current(self, topic: str) -> OwnLog | None:
+        return self._logs.get(topic)
+
+    def log(self, topic: str) -> Log:
+        """The log to write to; a fresh one when there is none yet."""
+        own = self._logs.get(topic)
+        if own is None:
+            own = self.renew(topic)
+        return Log(self._node, own.id, topic)
+
+    def next_number(self, topic: str) -> int:
+        """The number of the next record. The log must exist."""
+        own = self._logs[topic]
+        own.number += 1
+        return own.number
+
+    def renew(self, topic: str) -> OwnLog:
+        """Open a fresh log in place of the present one."""
+        own = self._logs[topic] = OwnLog(LogId(random_id(self._rng)))
+        self._confirmed_ahead[topic] = {}
+        return own
+
+    def is_current(self, log: Log) -> bool:
+        own = self._logs.get(log.topic)
+        return own is not None and log.node == self._node and own.id == log.id
+
+    def acknowledged(self, log: LogId, number: int) -> None:
+        """Another node holds that record of ours. `confirmed` grows only without gaps."""
+        for topic, own in self._logs.items():
+            if own.id == log and own.confirmed < number <= own.number:
+                ahead = self._confirmed_ahead.setdefault(topic, {})
+                ahead[number] = None
+                while own.confirmed + 1 in ahead:
+                    own.confirmed += 1
+                    del ahead[own.confirmed]
+
+    def confirm_all(self, topic: str) -> bool:
+        """Another node holds all of our log; returns whether that is news."""
+        own = self._logs.get(topic)
+        if own is None or own.confirmed == own.number:
+            return False
+        own.confirmed = own.number
+        self._confirmed_ahead[topic] = {}
+        return True
+
+    def cell(self, topic: str) -> StoreCell:
+        """The write that makes the log's numbers durable."""
+        return StoreCell(CELL_PREFIX + topic, _encoder.encode(self._logs[topic]))
