@@ -106,7 +106,7 @@ def test_the_settings_file_says_the_rest_and_the_caller_has_the_last_word(tmp_pa
     [
         ("nam = 'x'", "nam"),
         ("replicas = 'x'", "replicas"),
-        ("\na = 'b", "line 2"),
+        ("\na = = b", "line 2"),
         ("[limits]\nmemory = 1", "memory"),
     ],
 )
