@@ -12,24 +12,23 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Collection, Coroutine
-from typing import Any
+from collections.abc import Collection
 
 import iroh
 
 from colla.model.ids import NodeId, short
 from colla.model.keys import SecretKey
 from colla.node.links.agreement import (
-    HELLO_BYTES,
     INCARNATION_BYTES,
     REPLY_BYTES,
     Hello,
     Reply,
     Verdict,
-    decode_hello,
     decode_reply,
 )
+from colla.node.links.chores import Chores
 from colla.node.links.dialler import ABANDONED, connect_any
+from colla.node.links.door import Door
 from colla.node.links.endpoint import bind_endpoint, explain
 from colla.node.links.frame_queue import FrameQueue
 from colla.node.links.interface import (
@@ -50,9 +49,6 @@ from colla.node.links.tally import Tally
 logger = logging.getLogger("colla.links")
 
 PEERS_MAX = 10_000
-HANDSHAKES_MAX = 128
-"""Incoming connections that have not yet said who they are for."""
-HANDSHAKE_TIMEOUT_S = 5.0
 REDIAL_PAUSE_S = 1.0
 """After a failed dial, `send` does not dial the same peer again for this long; `dial` always may."""
 DUPLICATE_WAIT_S = 1.0
@@ -86,9 +82,8 @@ class IrohLinks:
         self._peers: dict[NodeId, Peer] = {}
         self._quotas = AddressQuotas()
         self._tally = Tally()
-        self._handshakes = 0
-        self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._farewells: dict[asyncio.Task[Any], None] = {}
+        self._chores = Chores()
+        self._farewells = Chores()
         """Links being shut, which `close` waits for."""
         self._loop = asyncio.get_running_loop()
 
@@ -102,7 +97,7 @@ class IrohLinks:
         """
         endpoint, bound = await bind_endpoint(secret, port, group_alpn, bind_host)
         links = cls(endpoint, secret, bound, group_alpn, events, bind_host)
-        links._spawn(links._accept(endpoint))
+        links._chores.spawn(Door(links._answer, links._chores, links._tally).keep(endpoint))
         return links
 
     # -- what the node asks -----------------------------------------------------------------------------
@@ -182,7 +177,7 @@ class IrohLinks:
             known.stop_timer()
         else:
             self._limit(known, link)
-            self._spawn(link.abort_streams())
+            self._chores.spawn(link.abort_streams())
 
     def close_link(self, peer: NodeId, reason: str) -> None:
         """See `Links.close_link`."""
@@ -199,9 +194,7 @@ class IrohLinks:
             return
         last_frames, known.queue = known.queue, FrameQueue()
         link.over = True
-        farewell = self._spawn(link.shut(reason, last_frames))
-        self._farewells[farewell] = None
-        farewell.add_done_callback(lambda done: self._farewells.pop(done, None))
+        self._farewells.spawn(link.shut(reason, last_frames))
         self._gone(known, reason)
 
     def my_addresses(self) -> tuple[str, ...]:
@@ -233,21 +226,16 @@ class IrohLinks:
             return
         for peer in list(self._peers):
             self.close_link(peer, "the node has stopped")
-        if self._farewells:
-            await asyncio.wait(list(self._farewells))
+        await self._farewells.settle()
         # iroh waits for dials to dead addresses to drain, which nobody needs: every link has been closed by now.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await endpoint.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._chores.end()
         self._peers.clear()
         self._reachability.release()
         # iroh keeps the socket open until the last Python object with a handle of its is freed.
-        del endpoint, tasks
+        del endpoint
 
     # -- relays and addresses of this node ---------------------------------------------------------------
 
@@ -278,7 +266,7 @@ class IrohLinks:
         self._start_dial(known)
 
     def _start_dial(self, known: Peer) -> asyncio.Task[bool]:
-        task = self._spawn(self._dial(known))
+        task = self._chores.spawn(self._dial(known))
         known.dialling = task
         return task
 
@@ -287,6 +275,8 @@ class IrohLinks:
         why = "no answer"
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
+                if known.link is not None and known.link.ending:
+                    await known.link.gone.wait()
                 forced = False
                 while known.link is None and await self._introduce(known, forced) is Verdict.DUPLICATE:
                     forced = not await self._came_up(known)
@@ -339,41 +329,12 @@ class IrohLinks:
 
     # -- being dialled ----------------------------------------------------------------------------------
 
-    async def _accept(self, endpoint: iroh.Endpoint) -> None:
-        while (incoming := await endpoint.accept_next()) is not None:
-            if self._handshakes >= HANDSHAKES_MAX:
-                self._tally.drop("handshakes_full")
-                await incoming.refuse()
-                continue
-            self._handshakes += 1
-            self._spawn(self._receive(incoming))
-
-    async def _receive(self, incoming: iroh.Incoming) -> None:
-        connection: iroh.Connection | None = None
-        used = False
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                origin = await incoming.remote_addr()
-                ip = origin.addr.rpartition(":")[0] if isinstance(origin, iroh.IncomingAddr.IP) else "relay"
-                connection = await (await incoming.accept()).connect()
-                control = await connection.accept_bi()
-                hello = decode_hello(await control.recv().read_exact(HELLO_BYTES))
-                used = await self._answer(connection, control, hello, ip)
-                if not used:
-                    # The one who got the last word closes, or the word would be lost.
-                    await connection.closed()
-        except (TimeoutError, ValueError, iroh.IrohError) as error:
-            self._tally.drop("handshake_failed")
-            logger.debug("an incoming connection failed: %s", explain(error))
-        finally:
-            self._handshakes -= 1
-            if connection is not None and not used:
-                connection.close(ABANDONED, b"not needed")
-
     async def _answer(
         self, connection: iroh.Connection, control: iroh.BiStream, hello: Hello, ip: str
     ) -> bool:
-        """Reply to a hello; whether this connection became the link."""
+        """Reply to a hello; whether this connection became the link (called by the door)."""
+        if self._endpoint is None:
+            return False
         peer = NodeId(connection.remote_id().to_bytes())
         known = self._peers.get(peer)
         if known is None or not known.accepted:
@@ -396,7 +357,7 @@ class IrohLinks:
                 self._forget_stranger(known)
             raise
         if known.agreement.serial != reply.serial or self._peers.get(peer) is not known:
-            # A newer one was agreed on while the reply was being written.
+            # A newer one was agreed on, or everything closed, while the reply was being written.
             return False
         known.ip = ip
         self._adopt(known, connection, control)
@@ -404,8 +365,6 @@ class IrohLinks:
 
     def _why_refused(self, ip: str) -> str:
         strangers = sum(peer.link is not None and not peer.accepted for peer in self._peers.values())
-        if self._endpoint is None:
-            return "closed"
         if strangers >= STRANGERS_MAX or len(self._peers) >= PEERS_MAX:
             return "too_many_strangers"
         return "" if self._quotas.link(ip, self._loop.time()) else "address_busy"
@@ -422,7 +381,7 @@ class IrohLinks:
         if old is not None:
             replaced = "a newer link took its place"
             old.fail(ABANDONED, replaced)
-            self._spawn(old.ended())
+            self._chores.spawn(old.ended())
             self._tally.links_closed += 1
             self._events.link_closed(known.node_id, replaced)
         link.start()
@@ -451,7 +410,7 @@ class IrohLinks:
         known = self._peers.get(link.peer)
         if known is None or known.link is not link:
             return
-        self._spawn(link.ended())
+        self._chores.spawn(link.ended())
         self._gone(known, reason)
         if known.waiting():
             self._dial_for_waiting(known)
@@ -500,16 +459,3 @@ class IrohLinks:
     def _forget_stranger(self, known: Peer) -> None:
         if not known.noted and not known.accepted and known.link is None and not known.waiting():
             self._peers.pop(known.node_id, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler(
-                {"message": "links: a defect", "exception": error, "task": task}
-            )

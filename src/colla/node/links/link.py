@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import iroh
 
 from colla.model.ids import NodeId
+from colla.node.links.chores import Chores
 from colla.node.links.endpoint import closing_reason, explain
 from colla.node.links.frame_queue import FrameQueue, FrameReader, TooLong, pack
 from colla.node.links.interface import FRAME_BYTES_MAX, RELAY_PREFIX, LinkError, PathInfo
@@ -76,7 +77,8 @@ class Link:
         self._slots = asyncio.Semaphore(STREAMS_OUT_MAX)
         self._waiters = 0
         self._streams: dict[IrohStream, None] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._chores = Chores()
+        self.gone = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._why = "the link is closed"
 
@@ -180,7 +182,8 @@ class Link:
             await asyncio.wait((self._writer,), timeout=FLUSH_TIMEOUT_S)
         self._tally.drop("link_closed", last_frames.clear())
         self._close_connection(CLOSED_BY_OWNER, reason)
-        await self._stop_tasks()
+        self.gone.set()
+        await self._chores.end()
 
     def fail(self, code: int, reason: str) -> None:
         """End at once, telling the peer and the owner `reason`."""
@@ -195,21 +198,13 @@ class Link:
         self.over = True
         self._why = reason
         self._close_connection(CLOSED_BY_OWNER, "")
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._chores.cancel()
+        self.gone.set()
         self._owner.link_ended(self, reason)
 
     async def ended(self) -> None:
         """Wait until nothing of a link that is over runs any more."""
-        await self._stop_tasks()
-
-    async def _stop_tasks(self) -> None:
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._chores.end()
 
     def _close_connection(self, code: int, reason: str) -> None:
         self._connection.close(code, reason.encode()[:512])
@@ -219,10 +214,7 @@ class Link:
     # -- what runs --------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guarded(work))
-        self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
-        return task
+        return self._chores.spawn(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -232,6 +224,8 @@ class Link:
             self._end(closing_reason(ended) if ended else explain(error))
 
     async def _write_frames(self, sending: iroh.SendStream) -> None:
+        # Frames go before bulk: a heartbeat or an order must not wait behind an object.
+        await sending.set_priority(1)
         while True:
             self._wake.clear()
             frames = [] if self.ending else self._queue.take(WRITE_BYTES_MAX)

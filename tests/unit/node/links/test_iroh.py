@@ -111,7 +111,7 @@ async def test_noise_instead_of_a_hello_is_dropped_and_counted(raw, first: bytes
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
-    monkeypatch.setattr("colla.node.links.iroh_links.HANDSHAKE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("colla.node.links.door.HANDSHAKE_TIMEOUT_S", 0.2)
 
 
 async def test_silence_instead_of_a_hello_ends(impatient, raw) -> None:
@@ -121,6 +121,20 @@ async def test_silence_instead_of_a_hello_ends(impatient, raw) -> None:
     async with asyncio.timeout(10):
         assert "not needed" in await connection.closed()
     assert links.counters().drops == {"handshake_failed": 1} and not heard.opened
+
+
+async def test_one_address_cannot_take_every_place_at_the_door(raw, monkeypatch) -> None:
+    links, _, connection = raw
+    monkeypatch.setattr("colla.node.links.door.HANDSHAKES_PER_ADDRESS_MAX", 1)
+    second = await iroh.Endpoint.bind(
+        iroh.EndpointOptions(preset=iroh.preset_minimal(), bind_addr="127.0.0.1:0")
+    )
+    where = iroh.EndpointAddr(iroh.EndpointId.from_bytes(links.node_id), None, [f"127.0.0.1:{links.port}"])
+    with pytest.raises(iroh.IrohError) as error:
+        await second.connect(where, b"colla/test")
+    assert "refused" in error.value.message()
+    assert links.counters().drops == {"handshakes_full": 1} and connection.close_reason() is None
+    await second.close()
 
 
 async def test_an_oversized_frame_of_a_member_drops_the_link(raw) -> None:
