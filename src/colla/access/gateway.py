@@ -178,8 +178,9 @@ class Gateway:
         self, door: Door, request: web.BaseRequest, located: Located, target: str, host: str, name: str
     ) -> web.StreamResponse:
         remote = request.remote or ""
-        member = None
-        if not made_by_another_site(request, host):
+        proxied, member = remote in door.proxies, None
+        # Behind a proxy everybody's address is the proxy's, so an address proves nothing at a contributed door.
+        if not (door.public_only or proxied or made_by_another_site(request, host)):
             member = self._resolver.member_of_request(remote, request.headers)
         parcel = await parcel_of(
             request,
@@ -188,7 +189,7 @@ class Gateway:
             name,
             member=member,
             group=located.group,
-            proxied=remote in door.proxies,
+            proxied=proxied,
         )
         attempt = await self._courier.carry(parcel, located)
         try:

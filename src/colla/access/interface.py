@@ -128,7 +128,7 @@ class Resolver(Protocol):
     def member_of_request(self, remote: str, headers: Mapping[str, str]) -> str | None:
         """The authenticated member behind a request from the address `remote`, for `X-Colla-Member`; None if unknown.
 
-        On a member's own gateway that is the member itself. `headers` are the request's, case-insensitive.
+        Asked only at a member's own door, where it is the member itself, never at a contributed one. `headers` are the request's, case-insensitive.
         """
         ...
 

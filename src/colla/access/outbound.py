@@ -11,7 +11,6 @@ from collections import deque
 from typing import Any, cast
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from colla.access.attempt import Attempt, Phase
 from colla.access.http1 import Headers
@@ -31,9 +30,9 @@ async def give(request: web.BaseRequest, attempt: Attempt, extra: Headers) -> we
     """
     head = attempt.head
     assert head is not None
-    headers: CIMultiDict[str] = CIMultiDict(head.headers)
-    headers.extend(extra)
-    headers.setdefault("Server", "colla")
+    headers = head.headers + extra
+    if not any(name.lower() == "server" for name, _ in headers):
+        headers.append(("Server", "colla"))
     if attempt.phase is Phase.WHOLE:
         # The replica is free again before the client, however slow, has read a byte.
         attempt.end()
@@ -114,9 +113,7 @@ class _FromClient:
         return piece
 
 
-async def _switch(
-    request: web.BaseRequest, attempt: Attempt, headers: CIMultiDict[str]
-) -> web.StreamResponse:
+async def _switch(request: web.BaseRequest, attempt: Attempt, headers: Headers) -> web.StreamResponse:
     head = attempt.head
     assert head is not None
     stream, begun = attempt.take_stream()
