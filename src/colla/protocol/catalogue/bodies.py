@@ -1,0 +1,136 @@
+"""The bodies of the catalogue's records. Part of the storage and wire format.
+
+What is wanted of a service is spread over keys of one subject, the service's id, so that concurrent changes of
+different matters do not meet: `spec` (what it is), `wanted` (active or not), `replicas` (how many), `gone` (the
+tombstone, without a body). The id is a hash over the owner's key and 16 random bytes, which every
+specification carries: so nobody can take a service over by writing a specification in its name.
+
+Bodies of other kinds are kept and forwarded, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import msgspec
+
+from colla.model.errors import CollaError
+from colla.model.ids import KEY_BYTES, RANDOM_ID_BYTES, MemberId, ServiceId, digest
+from colla.model.record import Record, Stamp
+from colla.model.service import REPLICAS_MAX, Specification, check_name
+
+KIND_SPEC = "spec"
+KIND_WANTED = "wanted"
+KIND_REPLICAS = "replicas"
+KIND_GONE = "gone"
+KINDS: tuple[str, ...] = (KIND_SPEC, KIND_WANTED, KIND_REPLICAS, KIND_GONE)
+VERSION_MAX = 2**53
+
+
+class Specified(msgspec.Struct, frozen=True, array_like=True):
+    """The body of `spec`. `claimed` is the stamp with which the name was first claimed; None: this record's."""
+
+    nonce: bytes
+    claimed: Stamp | None
+    specification: Specification
+
+
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """The body of `wanted`."""
+
+    active: bool
+
+
+class Replicas(msgspec.Struct, frozen=True, array_like=True):
+    """The body of `replicas`."""
+
+    count: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_specified = msgspec.msgpack.Decoder(Specified)
+_wanted = msgspec.msgpack.Decoder(Wanted)
+_replicas = msgspec.msgpack.Decoder(Replicas)
+
+
+def new_service_id(rng: Random, owner: MemberId) -> tuple[ServiceId, bytes]:
+    """A fresh id for a service of `owner`, and the random bytes that prove it."""
+    nonce = rng.randbytes(RANDOM_ID_BYTES)
+    return service_id(owner, nonce), nonce
+
+
+def service_id(owner: MemberId, nonce: bytes) -> ServiceId:
+    """The id of the service of `owner` with these random bytes."""
+    return ServiceId(digest(owner + nonce)[:RANDOM_ID_BYTES])
+
+
+def encode(body: Specified | Wanted | Replicas) -> bytes:
+    """The bytes that go into the record."""
+    return _encoder.encode(body)
+
+
+def decode_spec(body: bytes) -> Specified:
+    """Raises `ValueError`, as do the others."""
+    return _specified.decode(body)
+
+
+def decode_wanted(body: bytes) -> Wanted:
+    return _wanted.decode(body)
+
+
+def decode_replicas(body: bytes) -> Replicas:
+    return _replicas.decode(body)
+
+
+def check_record(record: Record) -> None:
+    """Whether the record may be held: raises `ValueError` when a body of a known kind breaks a rule."""
+    kind, subject, body = record.key.kind, record.key.subject, record.body
+    if kind not in KINDS:
+        return
+    if len(subject) != RANDOM_ID_BYTES:
+        raise ValueError("the subject is no service's id")
+    if kind == KIND_SPEC:
+        _check_spec(decode_spec(body), ServiceId(subject))
+    elif kind == KIND_WANTED:
+        decode_wanted(body)
+    elif kind == KIND_REPLICAS:
+        if not 1 <= decode_replicas(body).count <= REPLICAS_MAX:
+            raise ValueError("the number of replicas is out of bounds")
+    elif body:
+        raise ValueError("a tombstone has no body")
+
+
+def check_specification(specification: Specification) -> None:
+    """Raises `CollaError` (`bad_name`, `bad_specification`) saying what cannot be."""
+    check_name(specification.name)
+    limits, health = specification.limits, specification.health
+    numbers = (
+        limits.cpus,
+        health.interval_s,
+        health.timeout_s,
+        health.start_period_s,
+        specification.stop_grace_s,
+    )
+    faults = {
+        "its owner is no member's key": len(specification.owner) != KEY_BYTES,
+        "its object's id is malformed": len(specification.object) != KEY_BYTES,
+        "its size is negative": specification.object_bytes < 0,
+        "it names no environment": not specification.environment,
+        "its version is out of bounds": not 1 <= specification.version <= VERSION_MAX,
+        "a number in it is negative or infinite": any(not math.isfinite(n) or n < 0 for n in numbers),
+        "its limits are negative": limits.memory_bytes < 0 or limits.processes < 0,
+        "its health check has no interval": health.interval_s == 0,
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise CollaError("bad_specification", f"The specification cannot be: {fault}.", "Correct it.")
+
+
+def _check_spec(body: Specified, service: ServiceId) -> None:
+    if len(body.nonce) != RANDOM_ID_BYTES or service_id(body.specification.owner, body.nonce) != service:
+        raise ValueError("the service's id is not its owner's")
+    try:
+        check_specification(body.specification)
+    except CollaError as error:
+        raise ValueError(str(error)) from None
