@@ -36,7 +36,7 @@ from colla.access.names import (
     meaning,
 )
 from colla.access.outbound import give
-from colla.access.ports import GATEWAY_PORT, LOOPBACK, listen, listen_preferring, preferred_port
+from colla.access.ports import GATEWAY_PORT, LOOPBACK, is_loopback, listen, listen_preferring, preferred_port
 from colla.model.errors import CollaError
 from colla.model.ids import short
 
@@ -97,7 +97,13 @@ class Gateway:
         self._questions = 0
 
     async def listen(self, door: Door) -> int:
-        """Open a door; returns its port. Raises `CollaError` (`port_in_use`, …) with what to do."""
+        """Open a door; returns its port. Raises `CollaError` (`port_in_use`, `door_too_open`, …) with what to do."""
+        if not door.public_only and not is_loopback(door.address):
+            raise CollaError(
+                "door_too_open",
+                f"At {door.address} others could reach services that are not public.",
+                "Contribute a gateway instead, which serves public services only, or listen on 127.0.0.1.",
+            )
         listener = listen(door.address, door.port, "the gateway")
         return await self._open(door, listener)
 

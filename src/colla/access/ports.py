@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 
 from colla.model.errors import CollaError
 from colla.model.ids import ServiceId, digest
@@ -22,6 +23,16 @@ BACKLOG = 512
 def preferred_port(service: ServiceId) -> int:
     """The loopback port that a service gets when it is free: always the same, so that bookmarks go on working."""
     return SERVICE_PORTS[int.from_bytes(digest(service)[:8], "big") % len(SERVICE_PORTS)]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only programs of this computer can connect to this address."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def listen(address: str, port: int, what: str, option: str = "--port") -> socket.socket:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import assert_never
 
 import msgspec
 
@@ -102,6 +103,8 @@ async def connect(endpoint: Endpoint, timeout_s: float) -> SocketStream:
                     pair = await asyncio.open_unix_connection(path, limit=BUFFER_BYTES // 2)
                 case TcpEndpoint(address, port):
                     pair = await asyncio.open_connection(address, port, limit=BUFFER_BYTES // 2)
+                case _:
+                    assert_never(endpoint)
     except TimeoutError:
         raise
     except OSError as error:

@@ -315,3 +315,10 @@ async def test_a_port_in_use_says_what_to_do(access):
         await access.gateway.listen(Door(port=access.port))
     assert caught.value.code == "port_in_use"
     assert str(access.port) in caught.value.message and "--port" in caught.value.hint
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+async def test_private_services_are_never_offered_to_others(access, address):
+    with pytest.raises(CollaError) as caught:
+        await access.gateway.listen(Door(address=address, port=0))
+    assert caught.value.code == "door_too_open"

@@ -159,7 +159,7 @@ async def test_an_answer_that_pauses_is_passed_on_as_it_comes(access, group):
     started = time.monotonic()
     async with access.ask() as answer:
         assert await answer.content.readany() == b"first"
-        assert 0.25 <= time.monotonic() - started < 0.8
+        assert 0.25 <= time.monotonic() - started < 1.5
         go_on.set()
         assert await answer.content.read() == b"second"
     async with access.ask() as answer:
