@@ -77,6 +77,7 @@ class Replicas:
         self._endpoints: dict[ReplicaId, Endpoint] = {}
         self._artifact_locks: dict[str, asyncio.Lock] = {}
         self._attached = asyncio.Event()
+        self._empty = asyncio.Event()
 
     async def open(self) -> None:
         """Read the notes of earlier starts."""
@@ -137,7 +138,7 @@ class Replicas:
             await asyncio.to_thread(self._write_note, note)
             artifact = await self._artifact(specification)
             self._notes[effect.replica] = note
-            started = await client.start(_spec(effect, artifact), allow_unsandboxed=self._unsandboxed())
+            started = await client.start(_spec(effect, artifact))
         except CollaError as error:
             log.warning("replica %s of %s: %s", short(effect.replica), specification.name, error)
             await self._forget(effect.replica)
@@ -154,7 +155,7 @@ class Replicas:
         clients = list(self._clients.values())
         if note is not None and note.kind in self._clients:
             clients = [self._clients[note.kind]]
-        self._endpoints.pop(effect.replica, None)
+        self._gone(effect.replica)
         for client in clients:
             try:
                 await client.stop(effect.replica, effect.grace_s)
@@ -210,6 +211,22 @@ class Replicas:
         """How many replicas run here."""
         return len(self._endpoints)
 
+    async def emptied(self, timeout_s: float) -> bool:
+        """Wait until no replica runs here any more; False when some still do after `timeout_s`."""
+        if not self._endpoints:
+            return True
+        self._empty.clear()
+        try:
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def _gone(self, replica: ReplicaId) -> None:
+        self._endpoints.pop(replica, None)
+        if not self._endpoints:
+            self._empty.set()
+
     # -- environments ---------------------------------------------------------------------------------------
 
     async def _keep(self, kind: str) -> None:
@@ -254,7 +271,7 @@ class Replicas:
                 case protocol.ReplicaUnhealthy():
                     self._post(ReplicaUnhealthy(replica, event.message))
                 case protocol.ReplicaExited():
-                    self._endpoints.pop(replica, None)
+                    self._gone(replica)
                     self._post(ReplicaExited(replica, _why(event.exit)))
                 case _:
                     assert_never(event)
@@ -280,7 +297,7 @@ class Replicas:
 
     async def _forget(self, replica: ReplicaId) -> None:
         note = self._notes.pop(replica, None)
-        self._endpoints.pop(replica, None)
+        self._gone(replica)
         (self._notes_folder / f"{replica.hex()}.json").unlink(missing_ok=True)
         if note is None or any(other.object == note.object for other in self._notes.values()):
             return

@@ -91,6 +91,11 @@ def write_private(path: Path, text: str) -> None:
     _write(path, text.encode(), 0o600)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, atomically and durably."""
+    _write(path, data, 0o600)
+
+
 def _write(path: Path, data: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,0 +1,193 @@
+"""What every node has, whatever agents it carries: records and sessions, membership, admission, presence.
+
+Owns the one instance of each of these mechanisms and tells the router what they concluded. Each changes its own
+view only; what one concludes is handed to the next by the router, never by the mechanisms themselves.
+
+Invariant: a write reaches the disk before it is spread, and is spread to those present when it was made; whoever
+was not gets it in a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from colla.agents.wire import make_codec
+from colla.kernel.config import Config
+from colla.kernel.durable import Durable
+from colla.kernel.effects import StoreCell
+from colla.kernel.messages import Message, Timer
+from colla.kernel.outbox import Outbox
+from colla.kernel.time import Instant
+from colla.model.contribution import AgentKind, Contribution
+from colla.model.ids import NodeId, ObjectId
+from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key, SignedRecord
+from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
+from colla.protocol.copies.holdings import Holdings
+from colla.protocol.copies.placing import CopyPlacing
+from colla.protocol.membership.admission import Admission
+from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
+from colla.protocol.membership.membership import Membership
+from colla.protocol.multicast.multicast import Multicast
+from colla.protocol.presence.presence import Presence
+from colla.protocol.records.book import RecordBook
+from colla.protocol.records.writes import Writes
+from colla.protocol.sessions.sessions import Sessions
+from colla.protocol.views import Identity, RecordChange
+
+START_CELL = "start"
+TOPICS = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE)
+
+
+class OpeningDue(Timer, frozen=True):
+    """Nobody was met in time: this node may write (section 4)."""
+
+
+class EpidemicDue(Timer, frozen=True):
+    """Hold a session with somebody."""
+
+
+class Own:
+    """What this node gives now. Written by the router; implements `agent.OwnContribution`."""
+
+    def __init__(self, contribution: Contribution, environments: tuple[str, ...]) -> None:
+        self._contribution = contribution
+        self._attached = environments
+        self.addresses: tuple[str, ...] = ()
+
+    @property
+    def contribution(self) -> Contribution:
+        return self._contribution
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Attached, and given by the owner."""
+        return tuple(kind for kind in self._attached if kind in self._contribution.environments)
+
+    def contribute(self, contribution: Contribution) -> None:
+        self._contribution = contribution
+
+    def attach(self, environments: tuple[str, ...]) -> None:
+        self._attached = environments
+
+
+class Foundation:
+    """The mechanisms that every node has."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: Config,
+        rng: Random,
+        durable: Durable,
+        held: Sequence[tuple[ObjectId, int]],
+        own: Own,
+        version: str,
+    ) -> None:
+        self.identity = identity
+        self.config = config
+        self.rng = rng
+        self.own = own
+        self.start_number = int.from_bytes(durable.cells.get(START_CELL, b"")) + 1
+        self.outbox = Outbox(self.start_number)
+        self.outbox.persist(StoreCell(START_CELL, self.start_number.to_bytes(4)))
+        self.codec = make_codec(config.frame_bytes_max)
+        self.book = RecordBook(identity, config.records, rng, self.outbox, durable)
+        self.book.register(TOPIC_MEMBERSHIP, check_record)
+        register_catalogue(self.book)
+        self.membership = Membership(identity.group, self.book)
+        self.book.judge_authors(lambda node: self.membership.node(node) is not None)
+        self.catalogue = Catalogue(self.book, self.membership)
+        self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
+        self.multicast = Multicast(identity, config.records, rng, self.outbox, self.codec)
+        self.writes = Writes(identity, config.records, self.outbox, self.book, self.multicast)
+        self.admission = Admission(
+            identity, config.membership, self.outbox, self.membership, self, self.start_number, self._admits
+        )
+        self.presence = Presence(
+            identity,
+            config.presence,
+            rng,
+            self.outbox,
+            self.membership,
+            self.spread,
+            own,
+            self.start_number,
+            durable,
+            version,
+        )
+        self.holdings = Holdings(held)
+        self.placing = CopyPlacing(config.copies, self.outbox)
+        self.merged: list[RecordChange] = []
+
+    def start(self, now: Instant) -> None:
+        """Ask to be woken for the first permission to write and for sessions."""
+        alone = len(self.membership.nodes()) <= 1
+        wait_s = 0.0 if alone else self.config.records.first_session_wait_s
+        self.outbox.wake_in(wait_s, OpeningDue(), now)
+        self._next_epidemic(now)
+
+    def others_present(self) -> tuple[NodeId, ...]:
+        """The present nodes but this one."""
+        return tuple(node for node in self.presence.present() if node != self.identity.node)
+
+    def spread(self, message: Message, recipients: Sequence[NodeId], now: Instant) -> None:
+        """Multicast what does not wait for the disk (news of presence)."""
+        self.multicast.spread(message, recipients, now, unbarriered=True)
+
+    # -- sessions -------------------------------------------------------------------------------------------
+
+    def opening_due(self, now: Instant) -> None:
+        """After the waiting time, being alone is reason enough to write; somebody present is met first."""
+        if self.book.writable(TOPIC_CATALOGUE):
+            return
+        if self.others_present():
+            self.outbox.wake_in(self.config.records.first_session_wait_s, OpeningDue(), now)
+            self.meet(self.rng.choice(self.others_present()), now)
+        else:
+            self.book.opened(TOPICS)
+
+    def epidemic_due(self, now: Instant) -> None:
+        """Periodic anti-entropy: dispatchers with random dispatchers, others with one dispatcher or anybody."""
+        self._next_epidemic(now)
+        for node in self.epidemic_partners():
+            self.meet(node, now)
+
+    def epidemic_partners(self) -> list[NodeId]:
+        """With whom to hold a session now."""
+        me = self.identity.node
+        dispatchers = [node for node in self.presence.carrying(AgentKind.DISPATCHER) if node != me]
+        candidates = dispatchers or list(self.others_present())
+        count = self.config.records.sessions_per_interval
+        if not self.own.contribution.carries(AgentKind.DISPATCHER):
+            count = 1
+        return self.rng.sample(candidates, min(count, len(candidates)))
+
+    def meet(self, node: NodeId, now: Instant) -> None:
+        """Hold a session over everything with a node."""
+        self.sessions.open(node, TOPICS, now)
+
+    def _next_epidemic(self, now: Instant) -> None:
+        jitter = 0.75 + self.rng.random() / 2
+        self.outbox.wake_in(self.config.records.session_interval_s * jitter, EpidemicDue(), now)
+
+    # -- the ledger of admission ----------------------------------------------------------------------------
+
+    def write(self, body: Body, now: Instant) -> bool:
+        """Write a membership record and spread it; False while this node may not write yet."""
+        if not self.book.writable(TOPIC_MEMBERSHIP):
+            return False
+        items = [(key_of(body), encode_body(body))]
+        self.merged += self.writes.submit(None, TOPIC_MEMBERSHIP, items, self.others_present(), now)
+        return True
+
+    def receive(self, records: Sequence[SignedRecord], now: Instant) -> None:
+        """Merge membership records that admission judged."""
+        self.merged += self.book.receive(records, now).changes
+
+    def submit(self, request_id: int, topic: str, items: Sequence[tuple[Key, bytes]], now: Instant) -> None:
+        """Write for a request of the API; `Writes` concludes on how many nodes it is durable."""
+        self.merged += self.writes.submit(request_id, topic, items, self.others_present(), now)
+
+    def _admits(self) -> bool:
+        return self.own.contribution.carries(AgentKind.GROUP)

@@ -1,0 +1,362 @@
+"""A real node: wires agents, runner, links, store, objects, environments, access and API into one process.
+
+Owns their order of life: the disk first, then links, agents, environments, gateway and API; the other way round at
+the end. `run_node` is what `colla up` runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from random import SystemRandom
+
+import msgspec
+
+import colla
+from colla.access.forwards import Forwards
+from colla.access.gateway import Door, Gateway
+from colla.access.tunnels import serve_tunnel
+from colla.agents.requests import Contribute, Contributed
+from colla.agents.router import Router
+from colla.kernel.config import Config
+from colla.kernel.durable import Durable
+from colla.kernel.events import (
+    AddressesChanged,
+    Event,
+    LinkClosed,
+    LinkOpened,
+    MessageReceived,
+    ObjectDamaged,
+    PeerFound,
+    StopRequested,
+)
+from colla.model.contribution import Contribution
+from colla.model.errors import CollaError
+from colla.model.ids import GroupId, NodeId
+from colla.node.api import Api
+from colla.node.asking import Asking
+from colla.node.founding import add_founding, join_request
+from colla.node.links.discovery import Discovery
+from colla.node.links.interface import LinkStream
+from colla.node.links.iroh_links import IrohLinks
+from colla.node.notices import Notices
+from colla.node.objects import Damage, ObjectStore, Stored, UploadLimiter, serve_objects
+from colla.node.performer import NodePerformer
+from colla.node.relaying import Relaying
+from colla.node.replicas import Replicas
+from colla.node.resolving import OBJECT_STREAM, TUNNEL_STREAM, LinkBytes, NodeResolver, NodeTunnels
+from colla.node.runner import Runner
+from colla.node.settings import MEMBER_KEY, NODE_KEY, Settings, read_key, read_settings, write_settings
+from colla.node.store import RecordStore
+from colla.protocol.views import Identity
+
+log = logging.getLogger(__name__)
+
+DATABASE = "group.db"
+
+OWN_OBJECTS_BYTES = 4 * 1024**3
+"""What a member's own puts may take beside what the owner gives to the group."""
+ADDRESS_CHECK_S = 5.0
+DISCOVERY_CHECK_S = 30.0
+ENVIRONMENTS_WAIT_S = 5.0
+LEAVE_WAIT_S = 30.0
+
+
+class Node:
+    """One node of this computer. Make it with `Node.open`."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.identity = Identity(GroupId(bytes.fromhex(settings.group)), read_key(folder, NODE_KEY))
+        self.member_seed = read_key(folder, MEMBER_KEY).seed
+        self.notices = Notices()
+        self.started_s = time.time()
+        self.join_problem = ""
+        self.gateway_address = ""
+        self.stop_wanted = asyncio.Event()
+        self.keep_replicas = False
+        self._addresses: tuple[str, ...] = ()
+        self._background: dict[asyncio.Task[None], None] = {}
+        self._stack = contextlib.AsyncExitStack()
+
+    @classmethod
+    async def open(cls, folder: Path) -> Node:
+        """Read the folder, open the disk, bind the ports. Raises `CollaError` that says what to do."""
+        node = cls(folder, read_settings(folder))
+        async with contextlib.AsyncExitStack() as stack:
+            await node._open(stack)
+            node._stack = stack.pop_all()
+        return node
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        contribution = self.settings.contribution
+        self.store = await asyncio.to_thread(RecordStore.open, self.folder / DATABASE, self.notices.tell)
+        stack.push_async_callback(self.store.close)
+        self.objects = await ObjectStore.open(
+            self.folder / "objects", contribution.disk_bytes + OWN_OBJECTS_BYTES, self._damaged
+        )
+        stack.push_async_callback(self.objects.close)
+        self.links = await IrohLinks.bind(self.identity.secret, self.settings.port, b"colla/1", _Events(self))
+        stack.push_async_callback(self.links.close)
+        if self.settings.port != self.links.port:
+            self.change_settings(port=self.links.port)
+        self.asking = Asking(self.post)
+        self.replicas = Replicas(
+            self.folder / "run", self.objects, self.post, lambda: self.core.contribution.unsandboxed
+        )
+        await self.replicas.open()
+        self.core = self._make_core()
+        self.performer = NodePerformer(
+            self.core.codec,
+            self.links,
+            self.store,
+            self.objects,
+            self.replicas,
+            self.asking,
+            self.notices,
+            lambda node: self.core.node_name(node),
+        )
+        self.performer.connect(self.post)
+        stack.push_async_callback(self.performer.close)
+        self.runner = Runner(self.core, self.performer, self._restart_core)
+        self.resolver = NodeResolver(lambda: self.core, self.links, self.asking)
+        self.tunnels = NodeTunnels(self.identity.node, self.links, self.replicas.endpoint_of)
+        self.gateway = Gateway(self.resolver, self.tunnels, SystemRandom())
+        stack.push_async_callback(self.gateway.close)
+        self.forwards = Forwards(self.resolver, self.tunnels, SystemRandom())
+        stack.push_async_callback(self.forwards.close)
+        self.limiter = UploadLimiter(None)
+        self.relaying = Relaying(lambda: self.core, self.links)
+        stack.push_async_callback(self.relaying.close)
+        self.api = Api(self)
+        stack.push_async_callback(self.api.close)
+
+    def _make_core(self) -> Router:
+        held = [(item.object, item.size) for item in self.objects.list_objects() if item.complete]
+        return Router(
+            self.identity,
+            Config(),
+            SystemRandom(),
+            self._durable(),
+            held,
+            self.settings.contribution,
+            self.replicas.kinds(),
+            colla.__version__,
+        )
+
+    def _durable(self) -> Durable:
+        durable = self.store.load()
+        add_founding(self.folder, durable)
+        return durable
+
+    def _restart_core(self, why: str) -> Router:
+        self.asking.restart(why)
+        self.core = self._make_core()
+        return self.core
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until `stop_wanted`; then say goodbye and close everything."""
+        try:
+            await self.replicas.set_kinds(self._kinds(self.settings.contribution))
+            await self.replicas.attached(ENVIRONMENTS_WAIT_S)
+            self._background_of(self._watch_addresses())
+            running = asyncio.create_task(self.runner.run(), name="runner")
+            for peer in self.settings.peers:
+                self.post(PeerFound(NodeId(bytes.fromhex(peer.node)), peer.addresses))
+            self._background_of(self._discover())
+            await self._open_doors()
+            await self.relaying.start()
+            await self.api.start()
+            if self.settings.ticket:
+                self._background_of(self._join())
+            log.info("node %s of group %s is up", self.settings.node_name, self.settings.group_name)
+            stopping = asyncio.create_task(self.stop_wanted.wait())
+            await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if running.done():
+                running.result()
+            await self._goodbye(running)
+        finally:
+            for work in list(self._background):
+                work.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            self.notices.close()
+            await self.replicas.close(keep_replicas=self.keep_replicas)
+            await self._stack.aclose()
+
+    async def _goodbye(self, running: asyncio.Task[None]) -> None:
+        await self.api.close()
+        await self.gateway.close()
+        self.post(StopRequested())
+        self.runner.stop()
+        await running
+        await self.runner.flush()
+        await asyncio.sleep(Config().goodbye_s)
+
+    def post(self, event: Event) -> None:
+        """Tell the agents."""
+        self.runner.post(event)
+
+    # -- what the owner decides -----------------------------------------------------------------------------
+
+    async def contribute(self, contribution: Contribution) -> Contributed:
+        """Take the owner's decision: to the settings, the agents and the environments, at once."""
+        self.change_settings(contribution=contribution)
+        self.objects.quota_bytes = contribution.disk_bytes + OWN_OBJECTS_BYTES
+        answer: Contributed = await self.asking.ask(Contribute(contribution))
+        await self.replicas.set_kinds(self._kinds(contribution))
+        await self.relaying.contribution_changed()
+        return answer
+
+    async def put_path(self, path: Path) -> Stored:
+        """Store a folder or file of this computer. Raises `CollaError` that says what is wrong with it."""
+        if await asyncio.to_thread(path.is_dir):
+            return await self.objects.put_folder(path)
+        return await self.objects.put_file(path)
+
+    async def leave(self) -> None:
+        """Let the replicas move to other computers (for a while), then stop."""
+        contribution = msgspec.structs.replace(self.core.contribution, draining=True)
+        await self.asking.ask(Contribute(contribution))
+        await self.replicas.emptied(LEAVE_WAIT_S)
+        self.stop_wanted.set()
+
+    def change_settings(self, **changes: object) -> None:
+        """Change settings on disk and in memory."""
+        self.settings = msgspec.structs.replace(self.settings, **changes)
+        write_settings(self.folder, self.settings)
+
+    def _kinds(self, contribution: Contribution) -> tuple[str, ...]:
+        return contribution.environments
+
+    # -- joining --------------------------------------------------------------------------------------------
+
+    async def _join(self) -> None:
+        try:
+            await self.asking.ask(join_request(self.settings, self.member_seed))
+        except CollaError as error:
+            self.join_problem = str(error)
+            log.error("joining failed: %s", error)
+            return
+        self.join_problem = ""
+        self.change_settings(ticket="")
+
+    # -- doors and neighbours -------------------------------------------------------------------------------
+
+    async def _open_doors(self) -> None:
+        port = self.settings.gateway_port
+        try:
+            port = await self.gateway.listen(Door(port=port))
+        except CollaError as error:
+            if self.settings.gateway_port_fixed:
+                raise
+            log.warning("%s Taking another port.", error)
+            port = await self.gateway.listen(Door(port=0))
+        self.gateway_address = f"127.0.0.1:{port}"
+        contributed = self.settings.contribution.gateway
+        if contributed:
+            address, _, text = contributed.rpartition(":")
+            await self.gateway.listen(Door(address=address, port=int(text), public_only=True))
+
+    async def _watch_addresses(self) -> None:
+        while True:
+            addresses = self.links.my_addresses()
+            if addresses != self._addresses:
+                self._addresses = addresses
+                self.post(AddressesChanged(addresses))
+            await asyncio.sleep(ADDRESS_CHECK_S)
+
+    async def _discover(self) -> None:
+        if not self.settings.lan_discovery:
+            return
+        discovery = Discovery(
+            self.identity.group,
+            self.identity.node,
+            self.links.port,
+            lambda node, addresses: self.post(PeerFound(node, addresses)),
+        )
+        try:
+            while True:
+                await discovery.refresh()
+                await asyncio.sleep(DISCOVERY_CHECK_S)
+        finally:
+            await discovery.close()
+
+    def stream_opened(self, peer: NodeId, kind: str, stream: LinkStream) -> None:
+        """An accepted peer wants objects, or a tunnel to a replica."""
+        match kind:
+            case "object":
+                self._background_of(self._serve_objects(stream))
+            case "tunnel":
+                self._background_of(serve_tunnel(LinkBytes(stream), self.replicas.endpoint_of))
+            case _:
+                self._background_of(stream.abort())
+
+    async def _serve_objects(self, stream: LinkStream) -> None:
+        await serve_objects(stream, self.objects, self.limiter)
+
+    def _background_of(self, work: object) -> None:
+        running: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._background[running] = None
+        running.add_done_callback(self._background_done)
+
+    def _background_done(self, done: asyncio.Task[None]) -> None:
+        self._background.pop(done, None)
+        if not done.cancelled() and done.exception() is not None:
+            log.error("a background activity failed", exc_info=done.exception())
+
+    # -- damage ---------------------------------------------------------------------------------------------
+
+    def _damaged(self, damage: Damage) -> None:
+        for object_id in damage.objects:
+            self.post(ObjectDamaged(object_id, damage.why))
+
+
+class _Events:
+    """What links report, as events of the agents."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def link_opened(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        self._node.post(LinkOpened(peer, addresses))
+
+    def link_closed(self, peer: NodeId, reason: str) -> None:
+        self._node.post(LinkClosed(peer, reason))
+
+    def frame_received(self, peer: NodeId, frame: bytes) -> None:
+        try:
+            message = self._node.core.codec.decode(frame)
+        except ValueError as error:
+            log.warning("dropping %s: %s", peer.hex()[:10], error)
+            self._node.links.close_link(peer, "malformed frame")
+            return
+        self._node.post(MessageReceived(peer, message))
+
+    def stream_opened(self, peer: NodeId, kind: str, stream: LinkStream) -> None:
+        self._node.stream_opened(peer, kind, stream)
+
+
+async def run_node(folder: Path) -> int:
+    """Run the node of this folder until SIGTERM or SIGINT; returns the exit code. Raises `CollaError`."""
+    node = await Node.open(folder)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.stop_wanted.set)
+    (folder / "node.pid").write_text(f"{os.getpid()}\n")
+    try:
+        await node.run()
+    finally:
+        (folder / "node.pid").unlink(missing_ok=True)
+    return 0
+
+
+__all__ = ["OBJECT_STREAM", "TUNNEL_STREAM", "Node", "run_node"]

@@ -1,0 +1,240 @@
+"""What the agents know, as the API's types. Reads views; changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+import colla
+from colla.client import types
+from colla.model.contribution import Contribution
+from colla.model.ids import NodeId
+from colla.model.service import Service
+from colla.node import clock
+from colla.protocol.locations.messages import Explanation
+from colla.protocol.views import NodeInfo, PresencePhase
+
+if TYPE_CHECKING:
+    from colla.node.app import Node
+
+
+def node_report(node: Node) -> types.NodeReport:
+    """This computer's node."""
+    core = node.core
+    info = core.membership.node(node.identity.node)
+    member = core.membership.member(info.member) if info is not None else None
+    held = node.objects.list_objects()
+    return types.NodeReport(
+        node=node.identity.node.hex(),
+        name=info.name if info is not None else node.settings.node_name,
+        group=node.identity.group.hex(),
+        group_name=core.membership.group_name or node.settings.group_name,
+        election=core.membership.election.value,
+        member=info.member.hex() if info is not None else "",
+        member_name=member.name if member is not None else node.settings.member_name,
+        joined=info is not None,
+        join_problem=node.join_problem,
+        version=colla.__version__,
+        pid=os.getpid(),
+        port=node.links.port,
+        gateway=node.gateway_address,
+        addresses=node.links.my_addresses(),
+        contribution=core.contribution,
+        environments=core.environments,
+        replicas=node.replicas.count(),
+        objects=len(held),
+        object_bytes=node.objects.total_bytes(),
+        resident_bytes=psutil.Process().memory_info().rss,
+        uptime_s=time.time() - node.started_s,
+    )
+
+
+def member_reports(node: Node) -> tuple[types.MemberReport, ...]:
+    """All members, by name."""
+    core = node.core
+    reports = []
+    for member in core.membership.members():
+        nodes = [info for info in core.membership.nodes() if info.member == member.id]
+        present = any(core.presence.is_present(info.id) for info in nodes)
+        names = tuple(sorted(info.name for info in nodes))
+        reports.append(types.MemberReport(member.id.hex(), member.name, member.role, names, present))
+    return tuple(sorted(reports, key=lambda report: report.name))
+
+
+def computer_reports(node: Node) -> tuple[types.ComputerReport, ...]:
+    """All nodes of the group, by name."""
+    reports = [_computer(node, info) for info in node.core.membership.nodes()]
+    return tuple(sorted(reports, key=lambda report: report.name))
+
+
+def _computer(node: Node, info: NodeInfo) -> types.ComputerReport:
+    core = node.core
+    entry = core.presence.entry(info.id)
+    owner = core.membership.member(info.member)
+    contribution = entry.announcement.contribution if entry is not None else Contribution(agents=())
+    path = node.links.path(info.id)
+    me = info.id == node.identity.node
+    phase = entry.phase if entry is not None else PresencePhase.ABSENT
+    since_s = time.time() - (clock.boot_s() - entry.since_s) if entry is not None else 0.0
+    return types.ComputerReport(
+        node=info.id.hex(),
+        name=info.name,
+        member=owner.name if owner is not None else "",
+        phase=PresencePhase.PRESENT.value if me else phase.value,
+        me=me,
+        since_s=since_s,
+        agents=tuple(agent.value for agent in contribution.agents),
+        environments=entry.announcement.environments if entry is not None else (),
+        draining=contribution.draining,
+        paused=contribution.paused,
+        cpus=contribution.cpus,
+        memory_bytes=contribution.memory_bytes,
+        disk_bytes=contribution.disk_bytes,
+        labels=dict(contribution.labels),
+        path="" if path is None else ("direct" if path.direct else "relayed"),
+        rtt_ms=float(path.rtt_ms) if path is not None else 0.0,
+        version=entry.announcement.version if entry is not None else "",
+    )
+
+
+def service_report(node: Node, service: Service) -> types.ServiceReport:
+    """One service with the locations known now."""
+    core = node.core
+    if service.active:
+        core.user.watch(service.id, clock.now())
+    specification = service.specification
+    owner = core.membership.member(service.owner)
+    name = core.shown_name(service)
+    port = node.gateway_address.rpartition(":")[2]
+    master = core.user.master_of(service.id)
+    locations = tuple(
+        types.ReplicaReport(item.replica.hex(), item.node.hex(), core.node_name(item.node))
+        for item in core.user.locations(service.id)
+    )
+    return types.ServiceReport(
+        id=service.id.hex(),
+        name=name,
+        owner=owner.name if owner is not None else "",
+        active=service.active,
+        replicas_wanted=service.replicas,
+        version=specification.version,
+        environment=specification.environment,
+        object=specification.object.hex(),
+        object_bytes=specification.object_bytes,
+        public=specification.public,
+        domains=specification.domains,
+        url=f"http://{name}.localhost:{port}/",
+        master=core.node_name(master) if master and service.active else "",
+        locations=locations if service.active else (),
+        conflicts=service.conflicts,
+    )
+
+
+def service_reports(node: Node) -> tuple[types.ServiceReport, ...]:
+    """All existing services, by name."""
+    reports = [service_report(node, service) for service in node.core.catalogue.services()]
+    return tuple(sorted(reports, key=lambda report: report.name))
+
+
+def status_report(node: Node) -> types.StatusReport:
+    """The group at a glance, with what deserves attention."""
+    computers, services = computer_reports(node), service_reports(node)
+    warnings = []
+    if node.join_problem:
+        warnings.append(f"This computer could not join the group: {node.join_problem}")
+    for service in services:
+        running = len(service.locations)
+        if service.active and running < service.replicas_wanted:
+            warnings.append(
+                f"{service.name}: {running} of {service.replicas_wanted} replicas run"
+                f" (`colla why {service.name}` tells why)."
+            )
+        if service.conflicts:
+            kinds = ", ".join(service.conflicts)
+            warnings.append(f"{service.name}: concurrent changes of {kinds}; the later one holds.")
+    return types.StatusReport(node_report(node), computers, services, tuple(warnings))
+
+
+def why_report(node: Node, service: Service, explanation: Explanation) -> types.WhyReport:
+    """The master's explanation with names."""
+    core = node.core
+    lines = tuple(
+        types.WhyLineReport(core.node_name(NodeId(line.node)), line.verdict, line.reason, line.score)
+        for line in explanation.lines
+    )
+    return types.WhyReport(
+        service=core.shown_name(service),
+        master=core.node_name(explanation.master),
+        term=explanation.term,
+        wanted=explanation.wanted,
+        running=explanation.running,
+        lines=lines,
+        history=explanation.history,
+    )
+
+
+def doctor_lines(node: Node) -> tuple[types.DoctorLine, ...]:
+    """Health and connections as this node sees them."""
+    lines = []
+    core = node.core
+    others = [info for info in core.membership.nodes() if info.id != node.identity.node]
+    present = [info for info in others if core.presence.is_present(info.id)]
+    verdict = "ok" if present or not others else "warning"
+    text = f"{len(present)} of {len(others)} other computers of the group are here."
+    hint = (
+        ""
+        if present or not others
+        else "Is this computer online? `colla connect ADDRESS` tries another address."
+    )
+    lines.append(types.DoctorLine(verdict, "group", text, hint))
+    relayed = [
+        info.name for info in present if (path := node.links.path(info.id)) is not None and not path.direct
+    ]
+    if relayed:
+        text = f"Reached through a member's relay, not directly: {', '.join(sorted(relayed))}."
+        lines.append(types.DoctorLine("ok", "links", text))
+    else:
+        lines.append(types.DoctorLine("ok", "links", "All open links are direct."))
+    public = [address for address in node.links.my_addresses() if _is_public(address)]
+    if public:
+        lines.append(
+            types.DoctorLine("ok", "reachable", f"This computer has public addresses: {', '.join(public)}.")
+        )
+    else:
+        lines.append(
+            types.DoctorLine(
+                "warning",
+                "reachable",
+                "This computer has no public address of its own.",
+                "Two homes behind routers need one reachable computer in the group: a public or IPv6 address, or a"
+                f" UDP port {node.links.port} forwarded to it.",
+            )
+        )
+    for kind in core.contribution.environments:
+        if kind in node.replicas.kinds():
+            lines.append(types.DoctorLine("ok", f"environment {kind}", "It is attached and works."))
+        else:
+            lines.append(
+                types.DoctorLine(
+                    "problem", f"environment {kind}", "It does not start.", "`colla log` tells why."
+                )
+            )
+    drops = node.links.counters().drops
+    if drops:
+        shown = ", ".join(f"{why} {count}" for why, count in sorted(drops.items()))
+        lines.append(
+            types.DoctorLine("ok", "dropped", f"Refused or lost on the way since the start: {shown}.")
+        )
+    return tuple(lines)
+
+
+def _is_public(address: str) -> bool:
+    text = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(text).is_global
+    except ValueError:
+        return False
