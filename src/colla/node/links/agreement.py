@@ -20,7 +20,8 @@ import msgspec
 
 INCARNATION_BYTES = 8
 _HELLO = struct.Struct(f"!5s{INCARNATION_BYTES}s{INCARNATION_BYTES}sQ?")
-_REPLY = struct.Struct(f"!B{INCARNATION_BYTES}sQ")
+SEEN_BYTES_MAX = 64
+_REPLY = struct.Struct(f"!B{INCARNATION_BYTES}sQ{SEEN_BYTES_MAX}s")
 _MAGIC = b"colla"
 HELLO_BYTES = _HELLO.size
 REPLY_BYTES = _REPLY.size
@@ -49,14 +50,18 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer to a hello."""
+    """The answer to a hello. `seen` is the `ip:port` at which the dialler is seen, empty through a relay."""
 
     verdict: Verdict
     incarnation: bytes
     serial: int
+    seen: str = ""
 
     def encode(self) -> bytes:
-        return _REPLY.pack(self.verdict.value, self.incarnation, self.serial)
+        seen = self.seen.encode()
+        # An address that does not fit is not told, rather than cut.
+        fitting = seen if len(seen) <= SEEN_BYTES_MAX else b""
+        return _REPLY.pack(self.verdict.value, self.incarnation, self.serial, fitting)
 
 
 def decode_hello(data: bytes) -> Hello:
@@ -73,8 +78,8 @@ def decode_reply(data: bytes) -> Reply:
     """Raises `ValueError` when these bytes are no reply to a hello."""
     if len(data) != REPLY_BYTES:
         raise ValueError("a reply of the wrong length")
-    verdict, incarnation, serial = _REPLY.unpack(data)
-    return Reply(Verdict(verdict), incarnation, serial)
+    verdict, incarnation, serial, seen = _REPLY.unpack(data)
+    return Reply(Verdict(verdict), incarnation, serial, seen.rstrip(b"\0").decode("ascii"))
 
 
 class Agreement:

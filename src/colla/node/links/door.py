@@ -27,11 +27,20 @@ HANDSHAKE_TIMEOUT_S = 5.0
 RELAYED = "relay"
 """Stands for the address of whoever comes through a relay."""
 
+
+def ip_of(origin: str) -> str:
+    """The address without its port, for bounds per address."""
+    return origin if origin == RELAYED else origin.rpartition(":")[0]
+
+
 Answer = Callable[[iroh.Connection, iroh.BiStream, Hello, str], Awaitable[bool]]
 
 
 class Door:
-    """Calls `answer(connection, control, hello, ip)`, which says whether the connection is used."""
+    """Calls `answer(connection, control, hello, origin)`, which says whether the connection is used.
+
+    `origin` is `ip:port` or `RELAYED`.
+    """
 
     def __init__(self, answer: Answer, chores: Chores, tally: Tally) -> None:
         self._answer = answer
@@ -42,17 +51,18 @@ class Door:
     async def keep(self, endpoint: iroh.Endpoint) -> None:
         """Take connections until the endpoint is closed."""
         while (incoming := await endpoint.accept_next()) is not None:
-            origin = await incoming.remote_addr()
-            ip = origin.addr.rpartition(":")[0] if isinstance(origin, iroh.IncomingAddr.IP) else RELAYED
+            remote = await incoming.remote_addr()
+            origin = remote.addr if isinstance(remote, iroh.IncomingAddr.IP) else RELAYED
+            ip = ip_of(origin)
             full = self._inside[ip] >= HANDSHAKES_PER_ADDRESS_MAX
             if full or self._inside.total() >= HANDSHAKES_MAX:
                 self._tally.drop("handshakes_full")
                 await incoming.refuse()
                 continue
             self._inside[ip] += 1
-            self._chores.spawn(self._receive(incoming, ip))
+            self._chores.spawn(self._receive(incoming, origin))
 
-    async def _receive(self, incoming: iroh.Incoming, ip: str) -> None:
+    async def _receive(self, incoming: iroh.Incoming, origin: str) -> None:
         connection: iroh.Connection | None = None
         used = False
         try:
@@ -60,7 +70,7 @@ class Door:
                 connection = await (await incoming.accept()).connect()
                 control = await connection.accept_bi()
                 hello = decode_hello(await control.recv().read_exact(HELLO_BYTES))
-                used = await self._answer(connection, control, hello, ip)
+                used = await self._answer(connection, control, hello, origin)
                 if not used:
                     # The one who got the last word closes, or the word would be lost.
                     await connection.closed()
@@ -68,8 +78,6 @@ class Door:
             self._tally.drop("handshake_failed")
             logger.debug("an incoming connection failed: %s", explain(error))
         finally:
-            self._inside[ip] -= 1
-            if not self._inside[ip]:
-                del self._inside[ip]
+            self._inside -= Counter((ip_of(origin),))
             if connection is not None and not used:
                 connection.close(ABANDONED, b"not needed")

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Collection
 
 import iroh
+import msgspec
 
 from colla.model.ids import NodeId, short
 from colla.model.keys import SecretKey
@@ -28,7 +29,7 @@ from colla.node.links.agreement import (
 )
 from colla.node.links.chores import Chores
 from colla.node.links.dialler import ABANDONED, connect_any
-from colla.node.links.door import Door
+from colla.node.links.door import RELAYED, Door, ip_of
 from colla.node.links.endpoint import bind_endpoint, explain
 from colla.node.links.frame_queue import FrameQueue
 from colla.node.links.interface import (
@@ -169,6 +170,7 @@ class IrohLinks:
         if known is None or known.accepted == accepted:
             return
         known.accepted = accepted
+        self._learn_address(known)
         link = known.link
         if link is None:
             return
@@ -321,22 +323,30 @@ class IrohLinks:
                 raise LinkError("the peer takes no more strangers for now")
             used = known.agreement.concluded(reply)
             if used:
+                known.sees_me_at = reply.seen
+                self._learn_address(known)
                 self._adopt(known, connection, control)
             return reply.verdict
         finally:
             if not used:
                 connection.close(ABANDONED, b"not needed")
 
+    def _learn_address(self, known: Peer) -> None:
+        """Behind a NAT, the address at which a member sees this node is how others may get through to it."""
+        if known.accepted and known.sees_me_at and self._reachability.is_news(known.sees_me_at):
+            self._chores.spawn(self._reachability.add_external_address(known.sees_me_at))
+
     # -- being dialled ----------------------------------------------------------------------------------
 
     async def _answer(
-        self, connection: iroh.Connection, control: iroh.BiStream, hello: Hello, ip: str
+        self, connection: iroh.Connection, control: iroh.BiStream, hello: Hello, origin: str
     ) -> bool:
         """Reply to a hello; whether this connection became the link (called by the door)."""
         if self._endpoint is None:
             return False
         peer = NodeId(connection.remote_id().to_bytes())
         known = self._peers.get(peer)
+        ip = ip_of(origin)
         if known is None or not known.accepted:
             refused = self._why_refused(ip)
             if refused:
@@ -345,7 +355,8 @@ class IrohLinks:
                 return False
         if known is None:
             known = self._peers[peer] = Peer(self.node_id, peer, self._incarnation, self._next_serial)
-        reply = known.agreement.answer(hello)
+        seen = "" if origin == RELAYED else origin
+        reply = msgspec.structs.replace(known.agreement.answer(hello), seen=seen)
         if reply.verdict is not Verdict.GRANTED:
             await control.send().write_all(reply.encode())
             return False

@@ -34,6 +34,7 @@ class Peer:
         "node_id",
         "noted",
         "queue",
+        "sees_me_at",
         "timer",
     )
 
@@ -55,6 +56,8 @@ class Peer:
         self.allowance = Allowance()
         self.ip = ""
         """Where the link comes from, for the bounds on strangers."""
+        self.sees_me_at = ""
+        """The `ip:port` at which this peer said to see this node when it was dialled last."""
         self.timer: asyncio.TimerHandle | None = None
 
     def note(self, addresses: Iterable[str]) -> bool:

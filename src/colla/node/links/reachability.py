@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 
 import iroh
 
@@ -11,7 +12,7 @@ from colla.node.links.interface import RELAY_PREFIX
 
 RELAY_ONLINE_TIMEOUT_S = 5.0
 RELAYS_MAX = 8
-EXTERNAL_MAX = 8
+EXTERNAL_MAX = 4
 """Addresses that others saw; behind a NAT that picks a new port each time, the oldest is worth least."""
 
 
@@ -87,6 +88,17 @@ class Reachability:
                 if self._coming_online is not None:
                     self._coming_online.cancel()
             await self._endpoint.remove_relay(wanted)
+
+    def is_news(self, address: str) -> bool:
+        """Whether an address at which a peer sees this node is none of this computer's own."""
+        host = address.rpartition(":")[0].strip("[]")
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        reachable, inner = own_ips()
+        own = ip.is_loopback or str(ip) in reachable or str(ip) in inner or str(ip) == self._bind_host
+        return not own and address not in self._external
 
     async def add_external_address(self, address: str) -> None:
         """See `IrohLinks.add_external_address`."""

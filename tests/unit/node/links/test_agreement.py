@@ -157,6 +157,13 @@ def test_what_is_no_hello_is_refused(data: bytes) -> None:
         decode_hello(data)
 
 
+def test_a_reply_tells_where_the_dialler_is_seen_or_nothing() -> None:
+    for seen in ("", "192.0.2.7:4100", "[2001:db8::1]:4100"):
+        reply = Reply(Verdict.GRANTED, b"8 bytes!", 7, seen)
+        assert decode_reply(reply.encode()) == reply
+    assert decode_reply(Reply(Verdict.GRANTED, b"8 bytes!", 7, "x" * 65).encode()).seen == ""
+
+
 @pytest.mark.parametrize("data", [b"", b"\x09" + bytes(REPLY_BYTES - 1), bytes(REPLY_BYTES + 1)])
 def test_what_is_no_reply_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):

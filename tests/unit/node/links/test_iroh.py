@@ -12,7 +12,9 @@ import pytest
 from colla.model.errors import CollaError
 from colla.node.links import FRAME_BYTES_MAX, iroh_patch
 from colla.node.links.agreement import Hello
+from colla.node.links.door import Door
 from colla.node.links.endpoint import closing_reason, explain
+from colla.node.links.reachability import Reachability
 
 
 def test_iroh_still_needs_the_patch() -> None:
@@ -85,7 +87,37 @@ async def test_an_external_address_is_told_to_others(bind) -> None:
     assert a.my_addresses() == ("192.0.2.200:4100", f"127.0.0.1:{a.port}")
     for number in range(20):
         await a.add_external_address(f"192.0.2.{number}:4100")
-    assert len(a.my_addresses()) == 9 and "192.0.2.200:4100" not in a.my_addresses()
+    assert len(a.my_addresses()) == 5 and "192.0.2.200:4100" not in a.my_addresses()
+
+
+async def test_an_address_that_a_member_sees_is_learnt_when_it_is_none_of_ours(bind, monkeypatch) -> None:
+    receive, add = Door._receive, Reachability.add_external_address
+    learnt: asyncio.Queue[str] = asyncio.Queue()
+
+    async def add_and_tell(self: Reachability, address: str) -> None:
+        await add(self, address)
+        learnt.put_nowait(address)
+
+    monkeypatch.setattr(
+        Door, "_receive", lambda self, incoming, _: receive(self, incoming, "192.0.2.77:4100")
+    )
+    monkeypatch.setattr(Reachability, "add_external_address", add_and_tell)
+    (a, _), (b, _) = await bind(1), await bind(2)
+    assert await a.dial(b.node_id, (f"127.0.0.1:{b.port}",))
+    await asyncio.sleep(0)
+    assert a.my_addresses() == (f"127.0.0.1:{a.port}",), "a stranger's word counts for nothing"
+    a.set_accepted(b.node_id, True)
+    async with asyncio.timeout(10):
+        assert await learnt.get() == "192.0.2.77:4100"
+    assert a.my_addresses() == ("192.0.2.77:4100", f"127.0.0.1:{a.port}")
+
+
+async def test_ones_own_addresses_are_no_news(bind, monkeypatch) -> None:
+    monkeypatch.setattr("colla.node.links.reachability.own_ips", lambda: (("192.0.2.5",), ("172.17.0.1",)))
+    a, _ = await bind(1)
+    known = ("127.0.0.1:1", "[::1]:1", "192.0.2.5:7", "172.17.0.1:7", "nonsense", "", "name.example:7")
+    assert not any(a._reachability.is_news(address) for address in known)
+    assert a._reachability.is_news("192.0.2.6:7") and a._reachability.is_news("[2001:db8::1]:7")
 
 
 @pytest.fixture
