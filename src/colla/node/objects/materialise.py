@@ -32,8 +32,7 @@ from colla.model.manifest import (
     file_count,
     file_slices,
 )
-from colla.node.objects.disk import remove_tree, write_all
-from colla.node.objects.problems import disk_errors
+from colla.node.disk import disk_errors, remove_tree, write_all
 from colla.node.objects.shelf import Shelf
 
 MARK_BYTES_MAX = 64 * 1024

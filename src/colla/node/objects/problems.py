@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import msgspec
 
 from colla.model.errors import CollaError
 from colla.model.ids import NodeId, ObjectId, short
 from colla.model.manifest import ChunkId
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_UNREADABLE = (errno.EACCES, errno.EPERM)
 
 
 class ChunkNotHeld(CollaError):
@@ -77,19 +69,3 @@ class FetchFailed(CollaError):
     def holders_tried(self) -> tuple[NodeId, ...]:
         """The nodes that were asked, in the order of the attempts."""
         return tuple(holder.node for holder in self.holders)
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns what the system says about the disk into `CollaError`: `disk_full`, `unreadable`, `disk_failed`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            hint = "Free some space, or contribute less of this disk."
-            raise CollaError("disk_full", f"The disk of {path} is full.", hint) from error
-        if error.errno in _UNREADABLE:
-            raise CollaError(
-                "unreadable", f"{error.filename or path} cannot be used: {error.strerror}."
-            ) from error
-        raise CollaError("disk_failed", f"{error.filename or path}: {error.strerror or error}.") from error

@@ -38,14 +38,13 @@ from colla.model.manifest import (
     file_count,
     join_parts,
 )
-from colla.node.objects.disk import remove_tree, sync_folder, write_durably
+from colla.node.disk import disk_errors, remove_tree, sync_folder, write_durably
 from colla.node.objects.holdings import Holding, Holdings
 from colla.node.objects.problems import (
     ChunkNotHeld,
     CorruptChunk,
     ObjectIncomplete,
     QuotaExceeded,
-    disk_errors,
 )
 
 QUARANTINED_MAX = 64

@@ -1,12 +1,23 @@
-"""Files written so that a crash leaves the old or the new, never a half: the few calls that promise durability."""
+"""The few calls that a node's stores make of a disk: durable writes, and what the disk refuses as `CollaError`.
+
+A file is written under another name, synchronised and renamed, so that a crash leaves the old or the new, never
+a half. Blocking.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from colla.model.errors import CollaError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNREADABLE = (errno.EACCES, errno.EPERM)
 
 
 def write_durably(temporary: Path, data: bytes) -> None:
@@ -51,3 +62,19 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what the system says about the disk into `CollaError`: `disk_full`, `unreadable`, `disk_failed`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            hint = "Free some space, or contribute less of this disk."
+            raise CollaError("disk_full", f"The disk of {path} is full.", hint) from error
+        if error.errno in _UNREADABLE:
+            raise CollaError(
+                "unreadable", f"{error.filename or path} cannot be used: {error.strerror}."
+            ) from error
+        raise CollaError("disk_failed", f"{error.filename or path}: {error.strerror or error}.") from error
