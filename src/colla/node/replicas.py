@@ -138,6 +138,7 @@ class Replicas:
             await asyncio.to_thread(self._write_note, note)
             artifact = await self._artifact(specification)
             self._notes[effect.replica] = note
+            client.allow_unsandboxed = self._unsandboxed()
             started = await client.start(_spec(effect, artifact))
         except CollaError as error:
             log.warning("replica %s of %s: %s", short(effect.replica), specification.name, error)
