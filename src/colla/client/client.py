@@ -6,10 +6,14 @@ proves that the caller may read that folder. Errors are `CollaError`s with the A
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -22,6 +26,8 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 60.0
 PUT_TIMEOUT_S = 24 * 3600.0
+SOCKET_PATH_BYTES_MAX = 100
+"""macOS allows 104, Linux 108."""
 
 
 class Client:
@@ -30,6 +36,7 @@ class Client:
     def __init__(self, folder: Path) -> None:
         """`folder` is the group's folder on this computer (`colla.client.folders.find_group`)."""
         self.folder = folder
+        self._stack = contextlib.ExitStack()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
@@ -37,8 +44,9 @@ class Client:
         token_path = self.folder / types.TOKEN_NAME
         if not token_path.exists() or not (self.folder / types.SOCKET_NAME).exists():
             raise _not_running()
+        socket = self._stack.enter_context(_short_path(self.folder / types.SOCKET_NAME))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self.folder / types.SOCKET_NAME)),
+            connector=aiohttp.UnixConnector(socket),
             headers={types.TOKEN_HEADER: token_path.read_text().strip()},
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         )
@@ -50,6 +58,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        self._stack.close()
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -75,15 +84,15 @@ class Client:
 
     async def service(self, name: str) -> types.ServiceReport:
         """One service with fresh locations. Raises `CollaError("not_found")`."""
-        return await self._call("GET", f"services/{name}", types.ServiceReport)
+        return await self._call("GET", f"services/{quote(name, safe='')}", types.ServiceReport)
 
     async def why(self, name: str) -> types.WhyReport:
         """Why the replicas of the service run where they run."""
-        return await self._call("GET", f"services/{name}/why", types.WhyReport)
+        return await self._call("GET", f"services/{quote(name, safe='')}/why", types.WhyReport)
 
     async def logs(self, name: str) -> tuple[str, ...]:
         """The newest log lines of the service's replica on this computer."""
-        return await self._call("GET", f"services/{name}/logs", tuple[str, ...])
+        return await self._call("GET", f"services/{quote(name, safe='')}/logs", tuple[str, ...])
 
     async def doctor(self) -> tuple[types.DoctorLine, ...]:
         """What the node sees of its own health and connections."""
@@ -93,10 +102,15 @@ class Client:
         """What happens on this node, as it happens; the newest of the past come first."""
         session = self._open()
         timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
-        async with session.get(_url("notices"), timeout=timeout) as response:
-            async for line in response.content:
-                if line.strip():
-                    yield msgspec.json.decode(line, type=types.NoticeReport)
+        try:
+            async with session.get(_url("notices"), timeout=timeout) as response:
+                if response.status >= 400:
+                    raise _refused(await response.read())
+                async for line in response.content:
+                    if line.strip():
+                        yield msgspec.json.decode(line, type=types.NoticeReport)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+            raise _not_running() from None
 
     # -- services -------------------------------------------------------------------------------------------
 
@@ -112,21 +126,21 @@ class Client:
 
     async def activate(self, name: str) -> types.WrittenAnswer:
         """Let the group keep replicas of the service running."""
-        return await self._call("POST", f"services/{name}/activate", types.WrittenAnswer)
+        return await self._call("POST", f"services/{quote(name, safe='')}/activate", types.WrittenAnswer)
 
     async def deactivate(self, name: str) -> types.WrittenAnswer:
         """Stop all replicas; the service goes on existing."""
-        return await self._call("POST", f"services/{name}/deactivate", types.WrittenAnswer)
+        return await self._call("POST", f"services/{quote(name, safe='')}/deactivate", types.WrittenAnswer)
 
     async def scale(self, name: str, replicas: int) -> types.WrittenAnswer:
         """Ask for another number of replicas."""
         return await self._call(
-            "POST", f"services/{name}/scale", types.WrittenAnswer, types.ScaleRequest(replicas)
+            "POST", f"services/{quote(name, safe='')}/scale", types.WrittenAnswer, types.ScaleRequest(replicas)
         )
 
     async def eliminate(self, name: str) -> types.WrittenAnswer:
         """Remove the service for good."""
-        return await self._call("DELETE", f"services/{name}", types.WrittenAnswer)
+        return await self._call("DELETE", f"services/{quote(name, safe='')}", types.WrittenAnswer)
 
     async def forward(self, name: str, port: int = 0) -> types.ForwardAnswer:
         """Open a local TCP port to live replicas of the service."""
@@ -180,16 +194,27 @@ class Client:
                 method, _url(path), data=data, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
             ) as response:
                 raw = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
-            raise _not_running() from None
         except TimeoutError:
             raise CollaError(
                 "timeout", "The node did not answer in time.", "Look at its log with `colla log`."
             ) from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+            raise _not_running() from None
         if response.status >= 400:
-            error = msgspec.json.decode(raw, type=types.ApiError)
-            raise CollaError(error.code, error.message, error.hint)
+            raise _refused(raw)
         return msgspec.json.decode(raw, type=kind)
+
+
+@contextlib.contextmanager
+def _short_path(path: Path) -> Iterator[str]:
+    """The path of a socket may have about 100 bytes: a longer one is reached through a link to its folder."""
+    if len(os.fsencode(path)) < SOCKET_PATH_BYTES_MAX:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="colla-") as short:
+        link = Path(short) / "f"
+        link.symlink_to(path.parent.absolute(), target_is_directory=True)
+        yield str(link / path.name)
 
 
 def _absolute(path: Path) -> str:
@@ -199,6 +224,11 @@ def _absolute(path: Path) -> str:
 
 def _url(path: str) -> str:
     return f"http://colla/{types.API_VERSION}/{path}"
+
+
+def _refused(raw: bytes) -> CollaError:
+    error = msgspec.json.decode(raw, type=types.ApiError)
+    return CollaError(error.code, error.message, error.hint)
 
 
 def _not_running() -> CollaError:

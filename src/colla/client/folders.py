@@ -15,6 +15,8 @@ from colla.model.errors import CollaError
 
 HOME_VARIABLE = "COLLA_HOME"
 SETTINGS_NAME = "settings.toml"
+LOG_NAME = "node.log"
+LEFT_FOLDER = "left"
 
 
 def home(override: Path | None = None) -> Path:

@@ -1,0 +1,291 @@
+"""From what an owner says to what a computer gives.
+
+The options of `group create`, `join` and `contribute`, what is reasonable for a computer, and the questions for a
+person who joins. Invariant: only what the owner named changes; a node always carries the user agent, its owner's
+own door.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import psutil
+import typer
+
+from colla.cli.formats import GIB, list_text, parse_pairs, parse_size, size_text
+from colla.cli.output import Output
+from colla.model.contribution import ALL_AGENTS, GIVES_NOTHING, AgentKind, Contribution, gives_all
+
+DISK_BYTES_REASONABLE = 10_000_000_000
+BUILT_IN = ("static", "process")
+PANEL = "What this computer gives"
+EVERYBODY, NONE = "everybody", "none"
+
+
+class Computer(msgspec.Struct, frozen=True):
+    """What this computer has, as far as it matters for what is reasonable to give."""
+
+    cpus: int
+    memory_bytes: int
+    disk_free_bytes: int
+    sandbox: bool
+
+
+@dataclass(frozen=True)
+class Gives:
+    """The options; None means that the owner said nothing about it."""
+
+    give: Annotated[
+        str | None,
+        typer.Option(
+            "--give",
+            help="all (what is reasonable), nothing, or agents: executor,repository,…",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    agents: Annotated[
+        str | None,
+        typer.Option("--agents", help="Exactly these agents, comma-separated.", rich_help_panel=PANEL),
+    ] = None
+    cpus: Annotated[
+        float | None,
+        typer.Option("--cpus", min=0.0, help="Cores for replicas, as 1.5.", rich_help_panel=PANEL),
+    ] = None
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory for replicas, as 2GiB.", rich_help_panel=PANEL)
+    ] = None
+    disk: Annotated[
+        str | None,
+        typer.Option("--disk", help="Disk for objects and replicas, as 10GB.", rich_help_panel=PANEL),
+    ] = None
+    environments: Annotated[
+        str | None,
+        typer.Option("--environments", help="What may run: static,process or none.", rich_help_panel=PANEL),
+    ] = None
+    unsandboxed: Annotated[
+        bool | None,
+        typer.Option(
+            "--unsandboxed/--sandboxed",
+            help="Let programs of others run without a sandbox where there is none. Dangerous.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    members: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for", help="Run services of this member only (repeat it), or everybody.", rich_help_panel=PANEL
+        ),
+    ] = None
+    own_only: Annotated[
+        bool | None,
+        typer.Option("--own-only/--not-own-only", help="Run my own services only.", rich_help_panel=PANEL),
+    ] = None
+    replicas_max: Annotated[
+        int | None,
+        typer.Option("--replicas-max", min=0, help="At most so many replicas.", rich_help_panel=PANEL),
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Where it is, as site=home; `site=` removes it.", rich_help_panel=PANEL),
+    ] = None
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            "--gateway",
+            help="Serve public services to everybody at ADDRESS:PORT, or none.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the owner decided anything."""
+        return self != Gives()
+
+
+def inspect_computer(home: Path) -> Computer:
+    """This computer, with the disk where `home` is."""
+    existing = home
+    while not existing.exists():
+        existing = existing.parent
+    return Computer(
+        cpus=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        disk_free_bytes=shutil.disk_usage(existing).free,
+        sandbox=shutil.which("bwrap") is not None,
+    )
+
+
+def reasonable(computer: Computer) -> Contribution:
+    """All agents, half the cores, a quarter of the memory, 10 GB or a tenth of the free disk, what is safe to run."""
+    return gives_all(
+        cpus=max(0.5, computer.cpus / 2),
+        memory_bytes=computer.memory_bytes // 4,
+        disk_bytes=min(DISK_BYTES_REASONABLE, computer.disk_free_bytes // 10),
+        environments=BUILT_IN if computer.sandbox else BUILT_IN[:1],
+    )
+
+
+def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution:
+    """What holds when `base` held before and the owner says `gives`. Raises `typer.BadParameter`."""
+    result = _take_preset(gives.give, base, computer)
+    if gives.agents is not None:
+        result = _with_agents(result, parse_agents(gives.agents), computer)
+    changes: dict[str, object] = {
+        name: value
+        for name, value in (
+            ("cpus", gives.cpus),
+            ("memory_bytes", _size(gives.memory, "--memory")),
+            ("disk_bytes", _size(gives.disk, "--disk")),
+            ("environments", _names(gives.environments)),
+            ("unsandboxed", gives.unsandboxed),
+            ("own_only", gives.own_only),
+            ("replicas_max", gives.replicas_max),
+            ("gateway", _endpoint(gives.gateway)),
+        )
+        if value is not None
+    }
+    if gives.members is not None:
+        changes["members"] = () if EVERYBODY in gives.members else tuple(gives.members)
+    if gives.label is not None:
+        changes["labels"] = _labels(result.labels, gives.label)
+    return msgspec.structs.replace(result, **changes)
+
+
+def parse_agents(text: str) -> tuple[AgentKind, ...]:
+    """Agents from `executor,repository`, in the fixed order and with the user agent. Raises `typer.BadParameter`."""
+    known = {str(agent): agent for agent in ALL_AGENTS}
+    asked = [name.strip().lower() for name in text.split(",") if name.strip()]
+    wrong = [name for name in asked if name not in known and name != "all"]
+    if wrong or not asked:
+        raise typer.BadParameter(f"{text!r}: the agents are {', '.join(known)} (or all, or nothing)")
+    if "all" in asked:
+        return ALL_AGENTS
+    return tuple(agent for agent in ALL_AGENTS if agent == AgentKind.USER or agent in asked)
+
+
+def _take_preset(give: str | None, base: Contribution, computer: Computer) -> Contribution:
+    if give is None:
+        return base
+    if give == "all":
+        return msgspec.structs.replace(reasonable(computer), labels=base.labels)
+    if give == "nothing":
+        return msgspec.structs.replace(GIVES_NOTHING, labels=base.labels)
+    return _with_agents(base, parse_agents(give), computer)
+
+
+def _with_agents(base: Contribution, agents: tuple[AgentKind, ...], computer: Computer) -> Contribution:
+    """With these agents; what they need and nobody decided yet is taken from what is reasonable."""
+    full = reasonable(computer)
+    result = msgspec.structs.replace(base, agents=agents)
+    if result.carries(AgentKind.EXECUTOR) and not base.carries(AgentKind.EXECUTOR):
+        result = msgspec.structs.replace(
+            result,
+            cpus=base.cpus or full.cpus,
+            memory_bytes=base.memory_bytes or full.memory_bytes,
+            environments=base.environments or full.environments,
+        )
+    if result.carries(AgentKind.EXECUTOR) or result.carries(AgentKind.REPOSITORY):
+        result = msgspec.structs.replace(result, disk_bytes=base.disk_bytes or full.disk_bytes)
+    return result
+
+
+def _size(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return () if names == (NONE,) else names
+
+
+def _endpoint(text: str | None) -> str | None:
+    if text is None or text == NONE:
+        return None if text is None else ""
+    address, _, port = text.rpartition(":")
+    if not address or not port.isdigit() or not 0 < int(port) < 65536:
+        raise typer.BadParameter(f"{text!r} is no ADDRESS:PORT, as 0.0.0.0:8080", param_hint="--gateway")
+    return text
+
+
+def _labels(held: tuple[tuple[str, str], ...], changes: list[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        merged = dict(held) | parse_pairs(changes)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--label") from None
+    return tuple(sorted((key, value) for key, value in merged.items() if value))
+
+
+def describe(contribution: Contribution) -> list[tuple[str, str]]:
+    """What a computer gives, as names and values."""
+    whose = "my own services" if contribution.own_only else list_text(contribution.members, "everybody")
+    return [
+        ("agents", list_text([str(agent) for agent in contribution.agents])),
+        ("cpus", f"{contribution.cpus:g}"),
+        ("memory", size_text(contribution.memory_bytes)),
+        ("disk", size_text(contribution.disk_bytes)),
+        ("environments", list_text(contribution.environments)),
+        ("unsandboxed", "yes, dangerous" if contribution.unsandboxed else "no"),
+        ("runs services of", whose),
+        ("replicas at most", str(contribution.replicas_max)),
+        ("labels", list_text([f"{key}={value}" for key, value in contribution.labels])),
+        ("gateway", contribution.gateway or "for this computer only"),
+        ("now", "paused" if contribution.paused else "draining" if contribution.draining else "open"),
+    ]
+
+
+def ask_contribution(out: Output, computer: Computer) -> Contribution:
+    """Ask the person who joins what to give; an empty answer gives nothing."""
+    full = reasonable(computer)
+    out.note(
+        "What should this computer give to the group? You can change it at any time with `colla contribute`."
+    )
+    out.note(
+        f"  all      {full.cpus:g} cores, {size_text(full.memory_bytes)} memory, {size_text(full.disk_bytes)} disk, "
+        f"runs {list_text(full.environments)}"
+    )
+    out.note("  choose   say how much of each")
+    out.note("  nothing  only use what the group has")
+    while True:
+        match out.ask_text("all, choose or nothing", "nothing").lower():
+            case "nothing":
+                return GIVES_NOTHING
+            case "all":
+                return full
+            case "choose":
+                return _ask_each(out, full, computer)
+            case other:
+                out.note(f"{other!r} is none of the three.")
+
+
+def _ask_each(out: Output, full: Contribution, computer: Computer) -> Contribution:
+    while True:
+        answers = Gives(
+            cpus=_number(out.ask_text("cores", f"{full.cpus:g}")),
+            memory=out.ask_text("memory", f"{full.memory_bytes / GIB:.1f}GiB"),
+            disk=out.ask_text("disk", f"{full.disk_bytes / 1e9:.1f}GB"),
+            environments=out.ask_text("what may run", ",".join(full.environments)),
+        )
+        try:
+            return decide(answers, full, computer)
+        except typer.BadParameter as error:
+            out.note(error.message)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return None
