@@ -160,7 +160,6 @@ class Bridge:
             os.set_inheritable(fd, False)
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(fileno=config["listener"])
-        self.listener.setblocking(False)
         self.log = LogSegments(config["logs"], config["log_bytes_max"])
         self.port: int = config["port"] or free_port()
         self.target: tuple[int, Any] | None = None
@@ -257,6 +256,8 @@ class Bridge:
                 probe.settimeout(0.2)
                 probe.connect(address)
                 self.target = (family, address)
+                # Not before: a program that takes LISTEN_FDS shares this setting and expects to wait.
+                self.listener.setblocking(False)
                 self.note(listening=name)
                 return True
         return False

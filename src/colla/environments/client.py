@@ -19,7 +19,9 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import msgspec
 
+from colla.environments import processes
 from colla.environments.folders import RuntimeFolder
+from colla.environments.processes import Identity
 from colla.environments.protocol import (
     CALLS,
     LINE_BYTES_MAX,
@@ -58,6 +60,8 @@ RETURN_ATTEMPTS_MAX: Final = 5
 BACK_OFF_S: Final = 0.2
 """Before the second try; doubled each time."""
 SHUT_DOWN_GRACE_S: Final = 5.0
+PROGRAM_END_TIMEOUT_S: Final = 5.0
+"""How long the program may take to end once all of its replicas have; then it is killed."""
 
 AnswerType = TypeVar("AnswerType", bound=Wire)
 LineType = TypeVar("LineType")
@@ -85,6 +89,7 @@ class EnvironmentClient:
         self._session: aiohttp.ClientSession | None = None
         self._returning = asyncio.Lock()
         self._detached = False
+        self._process: Identity | None = None
         self.allow_unsandboxed = allow_unsandboxed
         """Whether the owner of this computer agreed to programs without a sandbox; may change at any time."""
 
@@ -132,7 +137,7 @@ class EnvironmentClient:
             handshake = msgspec.json.decode(self._folder.handshake.read_bytes(), type=Handshake)
         except (OSError, msgspec.DecodeError):
             return False
-        await self._connect(handshake.socket)
+        await self._connect(handshake)
         try:
             info = await self._call_once("info", EnvironmentInfo)
         except _Gone:
@@ -146,10 +151,11 @@ class EnvironmentClient:
         self.info = info
         return True
 
-    async def _connect(self, socket: str) -> None:
+    async def _connect(self, handshake: Handshake) -> None:
+        self._process = Identity.of(handshake.pid)
         if self._session is not None:
             await self._session.close()
-        connector = aiohttp.UnixConnector(socket, limit=0)
+        connector = aiohttp.UnixConnector(handshake.socket, limit=0)
         self._session = aiohttp.ClientSession(
             "http://environment",
             connector=connector,
@@ -184,7 +190,7 @@ class EnvironmentClient:
         if handshake.colla_environment != PROTOCOL_VERSION:
             process.kill()
             raise EnvironmentFault("version_unknown", f"it speaks version {handshake.colla_environment}")
-        await self._connect(handshake.socket)
+        await self._connect(handshake)
         self.info = await self._call_once("info", EnvironmentInfo)
 
     async def _bring_back(self, instance: str) -> None:
@@ -356,8 +362,10 @@ class EnvironmentClient:
         after, failures = 0, 0
         instance = self.info.instance
         while not self._detached:
+            # The program compares the instance itself, since another one may answer than was asked.
+            query = {"after": str(after), "instance": instance}
             try:
-                async for event in self._lines("events", _EVENT, query={"after": str(after)}):
+                async for event in self._lines("events", _EVENT, query=query):
                     instance, after, failures = event.instance, event.number, 0
                     yield event
             except _Gone:
@@ -372,8 +380,6 @@ class EnvironmentClient:
                 )
             await asyncio.sleep(BACK_OFF_S * 2 ** (failures - 1))
             await self._bring_back_if_gone()
-            if self.info.instance != instance:
-                instance, after = self.info.instance, 0
 
     async def _bring_back_if_gone(self) -> None:
         instance = self.info.instance
@@ -390,11 +396,18 @@ class EnvironmentClient:
             await self._session.close()
 
     async def shut_down(self, grace_s: float = SHUT_DOWN_GRACE_S) -> None:
-        """Stop every replica and the program, then let go. No fault when the program is gone already."""
+        """Stop every replica and the program, then let go; returns when it has ended, also if it was gone before."""
+        if self._detached:
+            return
         with suppress(_Gone):
             await self._call_once(
                 "shut_down", Nothing, StopRequest(grace_s=grace_s), timeout_s=grace_s + CALL_TIMEOUT_S
             )
+        if self._process is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROGRAM_END_TIMEOUT_S):
+                    await processes.until_ended(self._process)
+            processes.kill(self._process)
         await self.detach()
 
 

@@ -16,6 +16,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +87,13 @@ class RuntimeFolder:
         """The socket that serves the protocol."""
         return self.sockets / "control.sock"
 
+    def tidy(self) -> None:
+        """At the program's end: give back what is outside of the folder, unless a replica still needs it."""
+        sockets = self.sockets
+        (sockets / "control.sock").unlink(missing_ok=True)
+        with suppress(OSError):
+            sockets.rmdir()
+
     def place(self, replica: ReplicaId) -> Place:
         """The files of one replica, which need not exist yet."""
         return Place(self.replicas / replica.hex(), self.sockets / f"{replica.hex()[:SOCKET_NAME_HEX]}.sock")
@@ -147,14 +155,13 @@ class Place:
 
 
 def listen_on(path: Path) -> socket.socket:
-    """A non-blocking listener on a Unix socket that only its owner can reach; replaces what was there."""
+    """A listener on a Unix socket that only its owner can reach; replaces what was there."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(LISTEN_BACKLOG)
-        listener.setblocking(False)
     except BaseException:
         listener.close()
         raise

@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from colla.environments.protocol import CALLS, PROTOCOL_VERSION, Call, Handshake, Problem
 
+QUERY_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
+    "follow": {"enum": ["0", "1"]},
+    "after": {"type": "integer", "minimum": 0},
+    "timeout_s": {"type": "number", "minimum": 0},
+    "instance": {"type": "string"},
+}
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -57,8 +63,7 @@ def _operation(call: Call, schema_of: dict[str, Any]) -> dict[str, Any]:
         pattern = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
         parameters.append({"name": "replica", "in": "path", "required": True, "schema": pattern})
     for name in call.query:
-        kind = {"type": "boolean"} if name == "follow" else {"type": "number", "minimum": 0}
-        parameters.append({"name": name, "in": "query", "schema": kind})
+        parameters.append({"name": name, "in": "query", "schema": QUERY_SCHEMAS[name]})
     if parameters:
         operation["parameters"] = parameters
     if call.body is not None:

@@ -51,6 +51,8 @@ ENDED_KEPT_MAX: Final = 64
 """Replicas that ended and were not deleted; the oldest are forgotten first."""
 QUIET_S: Final = 5.0
 """A stream on which nothing happens sends an empty line this often."""
+STREAMS_END_S: Final = 0.1
+"""At the program's end, what streams get to end by themselves."""
 FOLLOW_POLL_S: Final = 0.1
 WAIT_S_MAX: Final = 600.0
 GRACE_S_MAX: Final = 600.0
@@ -245,7 +247,10 @@ class Program:
             await replica.until_ended(FOLLOW_POLL_S)
 
     async def on_events(self, request: web.Request) -> Answer:
-        return await _stream(request, self._events.follow(int(_number(request, "after", 0)), QUIET_S))
+        after = int(_number(request, "after", 0))
+        if request.query.get("instance", self._events.instance) != self._events.instance:
+            after = 0
+        return await _stream(request, self._events.follow(after, QUIET_S))
 
     async def on_shut_down(self, request: web.Request) -> Answer:
         await self.shut_down(await _body(request, StopRequest))
@@ -355,7 +360,7 @@ async def serve(driver: Driver, folder: RuntimeFolder) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, program.over.set)
-    runner = web.AppRunner(program.application(), access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(program.application(), access_log=None, shutdown_timeout=STREAMS_END_S)
     await runner.setup()
     await web.SockSite(runner, listen_on(folder.control)).start()
     handshake = Handshake(
@@ -374,3 +379,4 @@ async def serve(driver: Driver, folder: RuntimeFolder) -> None:
         folder.handshake.unlink(missing_ok=True)
         await runner.cleanup()
         await program.detach()
+        folder.tidy()

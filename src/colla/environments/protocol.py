@@ -325,7 +325,7 @@ def _calls() -> dict[str, Call]:
         Call(name="delete", method="DELETE", path=one, answer=Nothing, summary="Kill what runs and forget the replica, its logs included"),
         Call(name="stats", method="GET", path=f"{one}/stats", answer=ReplicaStats, summary="What a replica uses"),
         Call(name="logs", method="GET", path=f"{one}/logs", query=("follow", "after"), answer=LogLine, streams=True, summary="Lines that the program wrote, after number `after`"),
-        Call(name="events", method="GET", path="/v1/events", query=("after",), answer=EnvironmentEvent, streams=True, summary="What happened after event number `after`, then what happens"),
+        Call(name="events", method="GET", path="/v1/events", query=("after", "instance"), answer=EnvironmentEvent, streams=True, summary="What happened after event `after` of `instance` (all, if that is another one), then what happens"),
         Call(name="shut_down", method="POST", path="/v1/shut-down", body=StopRequest, answer=Nothing, summary="Stop every replica, then the program"),
     )  # fmt: skip
     return {call.name: call for call in calls}
