@@ -207,7 +207,7 @@ def _write_limit(folder: Path, limit: LimitName, value: float, version: int) -> 
 def _works(parent: Path, limit: LimitName, version: int) -> bool:
     """Whether a group below `parent` takes this limit and a process."""
     values: dict[LimitName, float] = {"memory_bytes": 1 << 30, "cpus": 1.0, "pids": 64}
-    folder = parent / f"colla-probe-{os.getpid()}"
+    folder = parent / f"colla-probe-{os.getpid()}-{limit}"
     try:
         folder.mkdir()
     except OSError:

@@ -128,6 +128,8 @@ class EnvironmentClient:
                 await self._spawn()
             except (_Gone, EnvironmentFault) as error:
                 problem = error
+        if self._session is not None:
+            await self._session.close()
         message = f"The environment {self._kind} could not be started: {problem}"
         raise EnvironmentFault("environment_gone", message, f"See {self._folder.log}.", retryable=True)
 

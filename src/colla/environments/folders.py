@@ -123,8 +123,8 @@ class Place:
     def create(self, record: Record) -> None:
         """Make the folder, with an empty scratch folder, and write the record into it."""
         private_folder(self.path)
-        for part in ("home", "tmp"):
-            private_folder(self.scratch / part)
+        for part in (self.scratch, self.scratch / "home", self.scratch / "tmp"):
+            private_folder(part)
         self.write(record)
 
     def write(self, record: Record) -> None:

@@ -100,8 +100,8 @@ class Program:
     async def _start(self, spec: ReplicaSpec) -> Replica:
         place = self._folder.place(spec.replica_id)
         record = Record(spec=spec, started_at=time.time())
-        await asyncio.to_thread(place.create, record)
         try:
+            await asyncio.to_thread(place.create, record)
             running = await self._driver.launch(spec, place)
         except BaseException:
             await asyncio.to_thread(place.delete)

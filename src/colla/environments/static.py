@@ -242,7 +242,8 @@ class StaticReplica:
         if found is None:
             return await self._missing(request)
         if isinstance(found, str):
-            query = f"?{request.query_string}" if request.query_string else ""
+            raw_query = request.rel_url.raw_query_string
+            query = f"?{raw_query}" if raw_query else ""
             location = request.rel_url.with_path(found).raw_path + query
             return web.Response(status=308, headers={"Location": location})
         return await self._send(request, found)
