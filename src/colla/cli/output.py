@@ -60,6 +60,11 @@ class Output:
         for line in text.split("\n"):
             self._console.print(Text(clean(line), style=style))
 
+    def row(self, cells: Sequence[str]) -> None:
+        """One line for a pipe: cells separated by tabs."""
+        sys.stdout.write("\t".join(clean(cell) for cell in cells) + "\n")
+        sys.stdout.flush()
+
     def note(self, text: str, style: str = "") -> None:
         """Something on the way, on stderr; programs are not told."""
         if not self.json:
@@ -83,7 +88,7 @@ class Output:
         """Rows for people; in a pipe plain lines."""
         if not self.terminal:
             for row in rows:
-                self.say("\t".join(clean(cell) for cell in row))
+                self.row(row)
             return
         table = Table(
             box=None, header_style="bold", padding=(0, 2, 0, 0), title=title or None, title_justify="left"

@@ -166,9 +166,10 @@ async def events(
                 here.out.answer(notice)
                 continue
             at = time.strftime("%H:%M:%S", time.localtime(notice.at_s))
-            here.out.say(
-                "\t".join((at, notice.kind, notice.text)) if not here.out.terminal else f"{at}  {notice.text}"
-            )
+            if here.out.terminal:
+                here.out.say(f"{at}  {notice.text}")
+            else:
+                here.out.row((at, notice.kind, notice.text))
     raise CollaError("not_running", "The node stopped.", "Start it with `colla up`.")
 
 
