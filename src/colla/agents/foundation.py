@@ -113,7 +113,7 @@ class Foundation:
             self.spread,
             own,
             self.start_number,
-            durable,
+            durable.cells,
             version,
         )
         self.holdings = Holdings(held)

@@ -10,6 +10,10 @@ import msgspec
 from colla.kernel.messages import Message
 
 
+class UnknownMessage(ValueError):
+    """A well-formed message of a kind that this version does not know: to be ignored, its sender is newer."""
+
+
 class MessageCodec(Protocol):
     """What a mechanism that carries other mechanisms' messages needs."""
 
@@ -20,7 +24,8 @@ class MessageCodec(Protocol):
 class Codec:
     """Encodes and decodes every message type that it was made with.
 
-    `decode` raises `ValueError` for a frame that is too long, malformed or of an unknown kind.
+    `decode` raises `UnknownMessage` for one of an unknown kind, `ValueError` for a frame that is too long or
+    malformed.
     """
 
     def __init__(self, types: Sequence[type[Message]], frame_bytes_max: int) -> None:
@@ -29,6 +34,7 @@ class Codec:
             Union[tuple(types)]  # noqa: UP007 (built at run time)
         )
         self._frame_bytes_max = frame_bytes_max
+        self._kinds = frozenset(str(kind.__struct_config__.tag) for kind in types)
 
     def encode(self, message: Message) -> bytes:
         frame = self._encoder.encode(message)
@@ -42,4 +48,14 @@ class Codec:
         try:
             return self._decoder.decode(frame)
         except (msgspec.DecodeError, RecursionError) as error:
+            if self._is_unknown(frame):
+                raise UnknownMessage(f"a message of an unknown kind: {error}") from None
             raise ValueError(f"malformed frame: {error}") from None
+
+    def _is_unknown(self, frame: bytes) -> bool:
+        try:
+            fields = msgspec.msgpack.decode(frame, type=list[msgspec.Raw])
+            kind = msgspec.msgpack.decode(fields[0], type=str)
+        except (msgspec.DecodeError, IndexError):
+            return False
+        return kind not in self._kinds

@@ -23,6 +23,7 @@ from colla.access.gateway import Door, Gateway
 from colla.access.tunnels import serve_tunnel
 from colla.agents.requests import Contribute, Contributed
 from colla.agents.router import Router
+from colla.kernel.codec import UnknownMessage
 from colla.kernel.config import Config
 from colla.kernel.durable import Durable
 from colla.kernel.events import (
@@ -196,10 +197,11 @@ class Node:
         await self.api.close()
         await self.gateway.close()
         self.post(StopRequested())
+        # The agents repeat their goodbye for a moment, in case that a datagram is lost.
+        await asyncio.wait({running}, timeout=Config().goodbye_s)
         self.runner.stop()
         await running
         await self.runner.flush()
-        await asyncio.sleep(Config().goodbye_s)
 
     def post(self, event: Event) -> None:
         """Tell the agents."""
@@ -335,6 +337,9 @@ class _Events:
     def frame_received(self, peer: NodeId, frame: bytes) -> None:
         try:
             message = self._node.core.codec.decode(frame)
+        except UnknownMessage as error:
+            log.info("ignoring what %s says, a newer version perhaps: %s", peer.hex()[:10], error)
+            return
         except ValueError as error:
             log.warning("dropping %s: %s", peer.hex()[:10], error)
             self._node.links.close_link(peer, "malformed frame")
