@@ -156,6 +156,12 @@ def node(home: Path, samples: Samples) -> Iterator[FakeNode]:
 
 
 @pytest.fixture
+def make_node() -> Callable[[Path], FakeNode]:
+    """A node for another folder; the test starts and stops it."""
+    return FakeNode
+
+
+@pytest.fixture
 def colla(home: Path) -> Callable[..., Result]:
     """Run the command line: `colla("deploy", path)`; `terminal=True` makes it believe in a person."""
 
