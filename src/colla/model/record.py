@@ -133,7 +133,7 @@ def parse_record(signed: SignedRecord) -> Record:
     """
     try:
         content = _decoder.decode(signed.payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"malformed record: {error}") from None
     if content.number < 1 or len(signed.signature) != SIGNATURE_BYTES:
         raise ValueError("malformed record: impossible number or signature length")

@@ -294,7 +294,8 @@ class Replicas:
     async def _artifact(self, specification: Specification) -> Path:
         name = specification.object.hex()
         async with self._artifact_locks.setdefault(name, asyncio.Lock()):
-            return await self._store.materialise(specification.object, self._artifacts / name)
+            # Whatever else lies there was left by a crash, or changed by a program that runs unsandboxed.
+            return await self._store.materialise(specification.object, self._artifacts / name, replace=True)
 
     async def _forget(self, replica: ReplicaId) -> None:
         note = self._notes.pop(replica, None)

@@ -160,6 +160,9 @@ class Runner:
         self._persists[effect.id] = asyncio.get_running_loop().create_future()
 
     async def _persist(self, effect: Persist, generation: int) -> None:
+        if generation != self._generation:
+            # The agents were started again before this ran: what it asks rests on what is not on the disk.
+            return
         outcome = await self._performer.persist(effect)
         if generation != self._generation:
             return
