@@ -25,6 +25,7 @@ from colla.model.keys import SecretKey
 from colla.model.record import Key, Log, Payload, Record, Seen, SignedRecord, Stamp, parse_record, sign_record
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.summary import log_name
 from colla.protocol.records.writes import RecordsNews, WriteConcluded, Writes
 from colla.protocol.sessions.sessions import SessionEnded, Sessions
 from colla.protocol.views import Identity
@@ -81,6 +82,11 @@ def log_of(author: int, nth: int = 0) -> bytes:
     return digest(b"log %d %d" % (author, nth))[:16]
 
 
+def name_of(record: Record) -> bytes:
+    """The name of the record's log."""
+    return log_name(record.log)
+
+
 def make_book(
     number: int = 0, durable: Durable | None = None, config: RecordConfig | None = None
 ) -> RecordBook:
@@ -129,6 +135,7 @@ class Box:
         self.ended: list[SessionEnded] = []
         self.notices: list[str] = []
         self.spread_to_me: list[Message] = []
+        self.topics: tuple[str, ...] = (TOPIC,)
         self.take_up()
 
     def write(self, name: str, body: bytes = b"", kind: str = "note", request: int | None = None) -> None:
@@ -144,7 +151,7 @@ class Box:
     def receive(self, peer: NodeId, message: Message) -> None:
         now = self.lab.now
         if isinstance(message, Sessions.MESSAGES):
-            concluded = self.sessions.message(peer, message, now, (TOPIC,))
+            concluded = self.sessions.message(peer, message, now, self.topics)
             self.ended += [one for one in concluded if isinstance(one, SessionEnded)]
         elif isinstance(message, Multicast.MESSAGES):
             for origin, inner in self.multicast.message(peer, message, now):

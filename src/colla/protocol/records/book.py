@@ -106,7 +106,7 @@ class RecordBook(Shelf):
         self._knows_author = known
         for topic in self._topics.values():
             for record in topic.records():
-                self._count_unknown(record)
+                self._take_room(record)
 
     def opened(self, topics: Sequence[str] | None = None) -> None:
         """A session over these topics (None: all) is complete, or nobody was there in time: writing is allowed."""
@@ -265,7 +265,7 @@ class RecordBook(Shelf):
             topic.validate(record)
         except ValueError:
             return "invalid_body"
-        return "" if self._room_for_author(record) else "unknown_author"
+        return "" if self._take_room(record) else "unknown_author"
 
     def _reject(self, why: str, merge: _Merge) -> None:
         merge.rejected += 1
@@ -281,7 +281,6 @@ class RecordBook(Shelf):
         replaced = topic.add(record)
         if replaced is None:
             return
-        self._count_unknown(record)
         slot = slot_of(record.signed)
         merge.stored[slot] = StoreRecord(topic.name, slot, record.signed)
         merge.changed[topic.name, record.key] = None
@@ -367,12 +366,8 @@ class RecordBook(Shelf):
 
     # Authors that no membership record names.
 
-    def _count_unknown(self, record: Record) -> None:
-        if self._knows_author is not None and not self._knows_author(record.log.node):
-            size = self._unknown_bytes.get(record.log.node, 0) + record.size
-            self._unknown_bytes[record.log.node] = size
-
-    def _room_for_author(self, record: Record) -> bool:
+    def _take_room(self, record: Record) -> bool:
+        """Count the record against the bound if its author is unknown; False when there is no room for it."""
         known = self._knows_author
         if known is None or known(record.log.node):
             return True
@@ -380,7 +375,10 @@ class RecordBook(Shelf):
         if sum(self._unknown_bytes.values()) + record.size > bytes_max:
             still = {node: size for node, size in self._unknown_bytes.items() if not known(node)}
             self._unknown_bytes = still
-        return sum(self._unknown_bytes.values()) + record.size <= bytes_max
+        if sum(self._unknown_bytes.values()) + record.size > bytes_max:
+            return False
+        self._unknown_bytes[record.log.node] = self._unknown_bytes.get(record.log.node, 0) + record.size
+        return True
 
 
 def slot_of(signed: SignedRecord) -> bytes:

@@ -40,10 +40,12 @@ class OwnLogs:
         self._rng = rng
         self._logs: dict[str, OwnLog] = {}
         self._confirmed_ahead: dict[str, dict[int, None]] = {}
+        self._confirmed_on_disk: dict[str, int] = {}
         for name, value in durable.cells.items():
             if name.startswith(CELL_PREFIX):
                 try:
-                    self._logs[name.removeprefix(CELL_PREFIX)] = _decoder.decode(value)
+                    own = self._logs[name.removeprefix(CELL_PREFIX)] = _decoder.decode(value)
+                    self._confirmed_on_disk[name.removeprefix(CELL_PREFIX)] = own.confirmed
                 except msgspec.DecodeError as error:
                     raise ValueError(f"the cell {name} is malformed: {error}") from None
 
@@ -84,14 +86,15 @@ class OwnLogs:
                     del ahead[own.confirmed]
 
     def confirm_all(self, topic: str) -> bool:
-        """Another node holds all of our log; returns whether that is news."""
+        """Another node holds all of our log; returns whether the disk does not say so yet."""
         own = self._logs.get(topic)
-        if own is None or own.confirmed == own.number:
+        if own is None:
             return False
         own.confirmed = own.number
         self._confirmed_ahead[topic] = {}
-        return True
+        return self._confirmed_on_disk.get(topic, 0) != own.confirmed
 
     def cell(self, topic: str) -> StoreCell:
         """The write that makes the log's numbers durable."""
+        self._confirmed_on_disk[topic] = self._logs[topic].confirmed
         return StoreCell(CELL_PREFIX + topic, _encoder.encode(self._logs[topic]))
