@@ -1,0 +1,167 @@
+"""A disk in virtual time: what is flushed survives, everything else is lost with a crash.
+
+Persists are committed in groups, one group after the other, as the node's store does. Invariants: a persist is carried
+out all or not at all; outcomes come in the order of the calls; of what a crash finds on its way, any prefix may have
+reached the disk. After a persist that failed the disk refuses everything until it is loaded again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from random import Random
+
+import msgspec
+
+from colla.kernel.durable import Durable
+from colla.kernel.effects import DropCell, DropRecord, Persist, StoreCell, StoreRecord, Write
+from colla.kernel.events import Persisted, PersistFailed
+from colla.sim.world import World
+
+COMMIT_MAX = 512
+"""Persists in one group."""
+
+Outcome = Persisted | PersistFailed
+Done = Callable[[Outcome], None]
+
+
+class DiskSpeed(msgspec.Struct, frozen=True):
+    """How long flushing takes: at least `flush_s`, twice that on average, and `slow_s` once in a while."""
+
+    flush_s: float = 0.002
+    slow_share: float = 0.005
+    slow_s: float = 0.25
+
+
+USUAL = DiskSpeed()
+
+
+class Disk:
+    """One computer's disk with its node's store."""
+
+    def __init__(self, world: World, rng: Random, speed: DiskSpeed = USUAL) -> None:
+        self.speed = speed
+        self.room_bytes: int | None = None
+        """How much more it takes (None: as much as is asked)."""
+        self.flushes = 0
+        self._world = world
+        self._rng = rng
+        self._durable = Durable({}, {})
+        self._loaded = False
+        self._waiting: deque[tuple[Persist, Done]] = deque()
+        self._flushing: list[tuple[Persist, Done]] = []
+        self._life = 0
+
+    # -- what the node's process does -----------------------------------------------------------------------
+
+    def load(self) -> Durable:
+        """What is on it, as a copy of the caller's own."""
+        self._forget()
+        self._loaded = True
+        return self.snapshot()
+
+    def persist(self, effect: Persist, done: Done) -> None:
+        """Carry it out in its turn and call `done`."""
+        self._waiting.append((effect, done))
+        if not self._flushing:
+            self._flush()
+
+    # -- what happens to it ---------------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """The process died: of what was on its way, a part got through."""
+        under_way = [effect for effect, _ in (*self._flushing, *self._waiting)] if self._loaded else []
+        for effect in under_way[: self._rng.randint(0, len(under_way))]:
+            if not self._apply(effect.writes):
+                break
+        self._forget()
+        self._loaded = False
+
+    def snapshot(self) -> Durable:
+        """A copy of what is flushed: a backup, or what an old disk will bring back."""
+        return Durable(dict(self._durable.records), dict(self._durable.cells))
+
+    def restore(self, durable: Durable) -> None:
+        """Another disk (an older copy, or an empty one) stands in its place. Only while no process uses it."""
+        self._forget()
+        self._loaded = False
+        self._durable = Durable(dict(durable.records), dict(durable.cells))
+
+    def fill(self) -> None:
+        """From now on it takes nothing more, except what replaces or frees as much."""
+        self.room_bytes = 0
+
+    def free(self) -> None:
+        """There is room again."""
+        self.room_bytes = None
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._life += 1
+        self._waiting.clear()
+        self._flushing.clear()
+
+    def _flush(self) -> None:
+        count = min(len(self._waiting), COMMIT_MAX)
+        self._flushing = [self._waiting.popleft() for _ in range(count)]
+        speed = self.speed
+        seconds = speed.flush_s + (self._rng.expovariate(1 / speed.flush_s) if speed.flush_s else 0.0)
+        if self._rng.random() < speed.slow_share:
+            seconds += speed.slow_s
+        self._world.after(seconds, self._flushed, self._life)
+
+    def _flushed(self, life: int) -> None:
+        if life != self._life:
+            return
+        self.flushes += 1
+        done, self._flushing = self._flushing, []
+        outcomes = [(tell, self._carry_out(effect)) for effect, tell in done]
+        if self._waiting:
+            self._flush()
+        for tell, outcome in outcomes:
+            if life == self._life:
+                tell(outcome)
+
+    def _carry_out(self, effect: Persist) -> Outcome:
+        if self._loaded and self._apply(effect.writes):
+            return Persisted(effect.id)
+        self._loaded = False
+        return PersistFailed(effect.id, "the disk is full")
+
+    def _apply(self, writes: Iterable[Write]) -> bool:
+        """All of the writes or, when there is no room, none."""
+        if self.room_bytes is None:
+            self._durable.apply(writes)
+            return True
+        after = self.snapshot()
+        after.apply(writes)
+        growth = size_of(after) - size_of(self._durable)
+        if growth > self.room_bytes:
+            return False
+        self.room_bytes -= growth
+        self._durable = after
+        return True
+
+
+def size_of(durable: Durable) -> int:
+    """How much it takes on a disk, in bytes, more or less."""
+    records = sum(
+        len(slot) + len(record.payload) + len(record.signature)
+        for (_, slot), record in durable.records.items()
+    )
+    return records + sum(len(name) + len(value) for name, value in durable.cells.items())
+
+
+def cells_of(effect: Persist) -> dict[str, bytes | None]:
+    """The named values that a persist leaves behind; None where it drops one."""
+    cells: dict[str, bytes | None] = {}
+    for write in effect.writes:
+        match write:
+            case StoreCell(name=name, value=value):
+                cells[name] = value
+            case DropCell(name=name):
+                cells[name] = None
+            case StoreRecord() | DropRecord():
+                pass
+    return cells

@@ -1,0 +1,217 @@
+"""The execution environments of one computer, and what their replicas do: the truth about what runs.
+
+Replicas start in their own time and may fail to, crash, hang, be ill or never listen, as a `Behaviour` says. They go on
+when the agent's process dies and are found again by a survey; they die with the power of the computer. Whoever asks
+whether a service *is there* asks here, not the agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import msgspec
+
+from colla.kernel.effects import LaunchReplica, StopReplica, SurveyReplicas
+from colla.kernel.events import (
+    Event,
+    LaunchFailed,
+    ReplicaExited,
+    ReplicaLaunched,
+    ReplicaReady,
+    ReplicasSurveyed,
+    ReplicaStopped,
+    ReplicaUnhealthy,
+    SurveyedReplica,
+)
+from colla.model.ids import ReplicaId, ServiceId
+from colla.model.service import Specification
+from colla.sim.world import World
+
+HEALTH_FAILURES_MAX = 3
+"""As many failed checks make a replica unhealthy."""
+
+
+class Behaviour(msgspec.Struct, frozen=True):
+    """What replicas do. Times in seconds; `crash_after_s` counts from when one is ready."""
+
+    prepare_s: float = 0.05
+    ready_s: float = 0.25
+    stop_s: float = 0.05
+    jitter: float = 0.5
+    """Times are longer by up to this share, at random."""
+    fails_to_launch: str = ""
+    """Why launching fails, if it does."""
+    never_listens: bool = False
+    ignores_stop: bool = False
+    """Does not end by itself: is killed when the grace is over."""
+    crash_after_s: float | None = None
+
+
+WELL_BEHAVED = Behaviour()
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One replica. It serves when it is `listening` and not `hanging`."""
+
+    replica: ReplicaId
+    service: ServiceId
+    specification: Specification
+    launched: bool = False
+    listening: bool = False
+    hanging: bool = False
+    told_unhealthy: bool = False
+    stopping: bool = False
+
+    @property
+    def serves(self) -> bool:
+        return self.listening and not self.hanging
+
+
+class Environment:
+    """All environments of one computer together. `tell` reaches the agents' process, if one runs."""
+
+    def __init__(self, world: World, rng: Random, tell: Callable[[Event], None]) -> None:
+        self.behaviour = WELL_BEHAVED
+        self.behaviours: dict[str, Behaviour] = {}
+        """Of the replicas of a service, by its name; else `behaviour` holds."""
+        self.replicas: dict[ReplicaId, Running] = {}
+        self.launches = 0
+        self._world = world
+        self._rng = rng
+        self._tell = tell
+
+    # -- effects --------------------------------------------------------------------------------------------
+
+    def launch(self, effect: LaunchReplica, has_object: bool, done: Callable[[Event], None]) -> None:
+        """Start a replica; idempotent by its id."""
+        existing = self.replicas.get(effect.replica)
+        if existing is not None:
+            if existing.launched:
+                done(ReplicaLaunched(effect.id, effect.replica))
+                return
+        elif not has_object:
+            done(LaunchFailed(effect.id, effect.replica, "the object is not on this computer"))
+            return
+        else:
+            existing = Running(effect.replica, effect.service, effect.specification)
+            self.replicas[effect.replica] = existing
+            self.launches += 1
+        behaviour = self._behaviour(existing)
+        self._world.after(self._time(behaviour.prepare_s), self._launched, effect, existing, done)
+
+    def _launched(self, effect: LaunchReplica, running: Running, done: Callable[[Event], None]) -> None:
+        if self.replicas.get(effect.replica) is not running or running.stopping:
+            done(LaunchFailed(effect.id, effect.replica, "it was stopped while it started"))
+            return
+        behaviour = self._behaviour(running)
+        if behaviour.fails_to_launch:
+            del self.replicas[effect.replica]
+            done(LaunchFailed(effect.id, effect.replica, behaviour.fails_to_launch))
+            return
+        if not running.launched:
+            running.launched = True
+            if behaviour.never_listens:
+                start_period_s = running.specification.health.start_period_s
+                self._world.after(start_period_s, self._give_up, running)
+            else:
+                self._world.after(self._time(behaviour.ready_s), self._listen, running)
+        done(ReplicaLaunched(effect.id, effect.replica))
+
+    def stop(self, effect: StopReplica, done: Callable[[Event], None]) -> None:
+        """End a replica; unknown ones are stopped already."""
+        running = self.replicas.get(effect.replica)
+        if running is None:
+            done(ReplicaStopped(effect.id, effect.replica))
+            return
+        running.stopping = True
+        behaviour = self._behaviour(running)
+        stubborn = behaviour.ignores_stop or running.hanging
+        seconds = effect.grace_s if stubborn else min(effect.grace_s, self._time(behaviour.stop_s))
+        self._world.after(seconds, self._stopped, effect, running, done)
+
+    def _stopped(self, effect: StopReplica, running: Running, done: Callable[[Event], None]) -> None:
+        if self.replicas.get(effect.replica) is running:
+            del self.replicas[effect.replica]
+        done(ReplicaStopped(effect.id, effect.replica))
+
+    def survey(self, effect: SurveyReplicas, done: Callable[[Event], None]) -> None:
+        """List what runs."""
+        found = tuple(
+            SurveyedReplica(
+                running.replica, running.service, running.specification.version, running.listening
+            )
+            for running in self.replicas.values()
+        )
+        self._world.after(0.01, done, ReplicasSurveyed(effect.id, found))
+
+    # -- the life of a replica ------------------------------------------------------------------------------
+
+    def _behaviour(self, running: Running) -> Behaviour:
+        return self.behaviours.get(running.specification.name, self.behaviour)
+
+    def _time(self, seconds: float) -> float:
+        return seconds * (1.0 + self._rng.random() * self.behaviour.jitter)
+
+    def _runs(self, running: Running) -> bool:
+        return self.replicas.get(running.replica) is running and not running.stopping
+
+    def _listen(self, running: Running) -> None:
+        if not self._runs(running):
+            return
+        running.listening = True
+        self._tell(ReplicaReady(running.replica))
+        crash_after_s = self._behaviour(running).crash_after_s
+        if crash_after_s is not None:
+            self._world.after(crash_after_s, self._exit, running, "exit status 1")
+
+    def _give_up(self, running: Running) -> None:
+        if not running.listening:
+            self._exit(running, "it was not ready in time")
+
+    def _exit(self, running: Running, why: str) -> None:
+        if self._runs(running):
+            del self.replicas[running.replica]
+            self._tell(ReplicaExited(running.replica, why))
+
+    # -- what happens to replicas ---------------------------------------------------------------------------
+
+    def of(self, service: ServiceId) -> list[Running]:
+        """The replicas of a service that run here and are not being stopped."""
+        return [
+            running
+            for running in self.replicas.values()
+            if running.service == service and not running.stopping
+        ]
+
+    def crash(self, service: ServiceId) -> None:
+        """The replicas of a service end by themselves."""
+        for running in self.of(service):
+            self._exit(running, "exit status 1")
+
+    def hang(self, service: ServiceId) -> None:
+        """They still run but answer nobody."""
+        for running in self.of(service):
+            running.hanging = True
+            health = running.specification.health
+            seconds = HEALTH_FAILURES_MAX * (health.interval_s + health.timeout_s)
+            self._world.after(seconds, self._unhealthy, running)
+
+    def recover(self, service: ServiceId) -> None:
+        """They answer again."""
+        for running in self.of(service):
+            running.hanging = False
+            if running.told_unhealthy:
+                running.told_unhealthy = False
+                self._tell(ReplicaReady(running.replica))
+
+    def _unhealthy(self, running: Running) -> None:
+        if self._runs(running) and running.hanging and not running.told_unhealthy:
+            running.told_unhealthy = True
+            self._tell(ReplicaUnhealthy(running.replica, "no answer to GET / in time"))
+
+    def power_off(self) -> None:
+        """Everything is gone."""
+        self.replicas.clear()

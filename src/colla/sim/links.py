@@ -1,0 +1,414 @@
+"""The links of one node's process, as `node/links` makes them of iroh's connections, in virtual time.
+
+A link is agreed on by both ends and carries frames, in order and reliably while it lives, and datagrams, which may be
+lost. `send` dials by itself at the addresses noted. What is true of iroh is true here: lost frames are sent again; a
+cut shorter than `IDLE_TIMEOUT_S` only delays them; an end that hears nothing for so long closes without a word; the
+death of a process or computer is told to nobody; a process that comes back replaces its old links. `LinkOpened` and
+`LinkClosed` alternate for each peer. Frames under way are lost with their link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from colla.kernel.messages import Message
+from colla.model.ids import NodeId
+from colla.sim.network import Network, Parcel, Station
+from colla.sim.world import World
+
+IDLE_TIMEOUT_S = 30.0
+"""iroh's own, which cannot be changed."""
+DIAL_TIMEOUT_S = 5.0
+KNOCKS_S = (0.0, 1.0, 3.0)
+"""When the first packet of a dial is sent, and sent again."""
+REDIAL_PAUSE_S = 1.0
+LINK_IDLE_S = 30.0
+STRANGER_S = 10.0
+"""A peer that is not accepted within this time is sent away."""
+FRAMES_WAITING_MAX = 4096
+DATAGRAMS_WAITING_MAX = 16
+ADDRESSES_MAX = 16
+REPLACED = "a newer link took its place"
+
+
+class LinkListener(Protocol):
+    """What links tell the process they belong to."""
+
+    def link_opened(self, peer: NodeId, addresses: tuple[str, ...]) -> None: ...
+    def link_closed(self, peer: NodeId, reason: str) -> None: ...
+    def frame_received(self, peer: NodeId, frame: bytes) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """One of the two ends of a link. `coming`: when the last frame on its way to this end arrives."""
+
+    links: SimLinks
+    up: bool = False
+    coming_s: float = 0.0
+    numbered: int = 0
+    held: list[tuple[int, bytes]] = field(default_factory=list)
+    """Frames to this end that found the way cut."""
+    held_since_s: float = 0.0
+    silent: int = 0
+    """Odd while nothing can be heard here; grows with every change."""
+    used_s: float = 0.0
+
+
+class Link:
+    """One link between two processes. `pending`: the dialler has not got the answer yet."""
+
+    def __init__(self, network: Network, dialler: SimLinks, answerer: SimLinks) -> None:
+        self._network = network
+        self._world = network.world
+        self.pending = True
+        self.ends = (End(dialler), End(answerer))
+        network.register(self)
+
+    @property
+    def over(self) -> bool:
+        return not (self.pending or self.ends[0].up or self.ends[1].up)
+
+    def end_of(self, links: SimLinks) -> End:
+        return self.ends[0] if self.ends[0].links is links else self.ends[1]
+
+    def other(self, end: End) -> End:
+        return self.ends[1] if end is self.ends[0] else self.ends[0]
+
+    # -- packets --------------------------------------------------------------------------------------------
+
+    def send(self, source: End, frame: bytes, message: Message, *, datagram: bool) -> None:
+        """One frame from that end to the other."""
+        network, target = self._network, self.other(source)
+        one, other = source.links.station, target.links.station
+        source.used_s = self._world.now_s
+        network.count(len(frame), datagram)
+        copies, extra_s = 1, 0.0
+        if network.judges:
+            verdict = network.judge(Parcel(one.name, other.name, message, len(frame), datagram))
+            copies, extra_s = verdict.copies, verdict.delay_s
+        for _ in range(copies):
+            if datagram:
+                if network.is_open(one, other) and not network.is_lost(one, other):
+                    delay_s = network.delay_s(one, other) + extra_s
+                    self._world.after(delay_s, self._arrive, target, frame, -1)
+                continue
+            target.numbered += 1
+            if target.held or not network.is_open(one, other):
+                self._hold(target, frame, target.numbered)
+            else:
+                self._deliver(target, frame, target.numbered, extra_s)
+
+    def _deliver(self, target: End, frame: bytes, number: int, extra_s: float) -> None:
+        source = self.other(target).links.station
+        delay_s = self._network.reliable_delay_s(source, target.links.station) + extra_s
+        target.coming_s = max(target.coming_s, self._world.now_s + delay_s)
+        self._world.at(target.coming_s, self._arrive, target, frame, number)
+
+    def _hold(self, target: End, frame: bytes, number: int) -> None:
+        if not target.held:
+            target.held_since_s = self._world.now_s
+        if len(target.held) < FRAMES_WAITING_MAX:
+            target.held.append((number, frame))
+
+    def _arrive(self, target: End, frame: bytes, number: int) -> None:
+        if not target.up or not target.links.alive:
+            return
+        if not target.links.station.awake:
+            if number >= 0:
+                self._hold(target, frame, number)
+            return
+        target.used_s = self._world.now_s
+        target.links.arrived(self, frame)
+
+    def close(self, source: End, reason: str) -> None:
+        """That end closes: frames sent before arrive first; a cut swallows the news of it."""
+        source.up = False
+        target = self.other(source)
+        one, other = source.links.station, target.links.station
+        if target.up and self._network.is_open(one, other):
+            delay_s = self._network.reliable_delay_s(one, other)
+            target.coming_s = max(target.coming_s, self._world.now_s + delay_s)
+            self._world.at(target.coming_s, self._end, target, reason)
+        else:
+            self.review()
+
+    def _end(self, target: End, reason: str) -> None:
+        if target.up:
+            target.up = False
+            target.links.ended(self, reason)
+
+    # -- silence --------------------------------------------------------------------------------------------
+
+    def hears(self, end: End) -> bool:
+        """Whether anything that the other end says can arrive at this end now."""
+        source = self.other(end)
+        speaks = (source.up or self.pending) and source.links.alive
+        return speaks and self._network.is_open(source.links.station, end.links.station)
+
+    def review(self) -> None:
+        """The wires or an end changed: begin or end the count of silence, send what was held."""
+        for end in self.ends:
+            if not end.up:
+                continue
+            silent = not self.hears(end)
+            if silent and not end.silent % 2:
+                end.silent += 1
+                self._world.after(IDLE_TIMEOUT_S, self._time_out, end, end.silent)
+            elif not silent and end.silent % 2:
+                end.silent += 1
+            if end.held and not silent:
+                # Probes have become rare during the cut: the longer it was, the later they find the way open.
+                gap_s = self._world.now_s - end.held_since_s
+                self._world.after(gap_s * self._network.random_share(), self._release, end)
+
+    def _release(self, end: End) -> None:
+        if end.up and end.held and self.hears(end):
+            held, end.held = sorted(end.held), []
+            for number, frame in held:
+                self._deliver(end, frame, number, 0.0)
+
+    def _time_out(self, end: End, silent: int) -> None:
+        if not end.up or end.silent != silent or not end.links.alive:
+            return
+        if not end.links.station.awake:
+            # Its clock for this stands still while it sleeps.
+            self._world.after(IDLE_TIMEOUT_S, self._time_out, end, silent)
+            return
+        self._end(end, "timed out")
+        self.review()
+
+
+@dataclass(slots=True, eq=False)
+class Dialling:
+    """A dial under way."""
+
+    waiters: list[Callable[[bool], None]] = field(default_factory=list)
+    over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """What a process remembers of a peer."""
+
+    addresses: tuple[str, ...] = ()
+    accepted: bool = False
+    link: Link | None = None
+    dialling: Dialling | None = None
+    failed_s: float = float("-inf")
+    frames: deque[tuple[bytes, Message]] = field(default_factory=deque)
+    datagrams: deque[tuple[bytes, Message]] = field(
+        default_factory=lambda: deque(maxlen=DATAGRAMS_WAITING_MAX)
+    )
+
+
+class SimLinks:
+    """All links of one process. Made when it starts, dead with it."""
+
+    def __init__(
+        self, world: World, network: Network, node: NodeId, station: Station, listener: LinkListener
+    ) -> None:
+        self.alive = True
+        self.node = node
+        self.station = station
+        self.dropped = 0
+        self._world = world
+        self._network = network
+        self._listener = listener
+        self._peers: dict[NodeId, Peer] = {}
+
+    # -- what the agents ask --------------------------------------------------------------------------------
+
+    def send(self, peer: NodeId, frame: bytes, message: Message, *, datagram: bool) -> None:
+        """Queue one frame; dial first when there is no link."""
+        known = self._peers.get(peer)
+        if known is None:
+            self.dropped += 1
+        elif known.link is not None:
+            known.link.send(known.link.end_of(self), frame, message, datagram=datagram)
+        elif datagram:
+            known.datagrams.append((frame, message))
+            self._dial_for_waiting(peer, known)
+        elif len(known.frames) < FRAMES_WAITING_MAX:
+            known.frames.append((frame, message))
+            self._dial_for_waiting(peer, known)
+        else:
+            self.dropped += 1
+
+    def note_addresses(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """Where `peer` may be, newest first."""
+        if peer != self.node:
+            known = self._peers.setdefault(peer, Peer())
+            known.addresses = tuple(dict.fromkeys(addresses + known.addresses))[:ADDRESSES_MAX]
+
+    def dial(self, peer: NodeId, addresses: tuple[str, ...], done: Callable[[bool], None]) -> None:
+        """Try these and all known addresses; `done` hears whether a link is up within `DIAL_TIMEOUT_S`."""
+        self.note_addresses(peer, addresses)
+        known = self._peers.get(peer)
+        if known is None:
+            done(False)
+        elif known.link is not None:
+            done(True)
+        else:
+            self._start_dial(peer, known).waiters.append(done)
+
+    def accept(self, peer: NodeId) -> None:
+        """The peer is no stranger."""
+        self._peers.setdefault(peer, Peer()).accepted = True
+
+    def close_link(self, peer: NodeId, reason: str) -> None:
+        """End the link, or the dial under way."""
+        known = self._peers.get(peer)
+        if known is None:
+            return
+        if known.dialling is not None:
+            self._conclude(known, known.dialling, up=False)
+        link, known.link = known.link, None
+        if link is None:
+            self._drop_waiting(known)
+        else:
+            link.close(link.end_of(self), reason)
+            self._listener.link_closed(peer, reason)
+
+    def close_idle(self, keep: Collection[NodeId]) -> None:
+        """Close the links unused for a while, except those to `keep`."""
+        for peer, known in list(self._peers.items()):
+            unused_since_s = self._world.now_s - LINK_IDLE_S
+            if (
+                known.link is not None
+                and known.link.end_of(self).used_s < unused_since_s
+                and peer not in keep
+            ):
+                self.close_link(peer, "idle")
+
+    def close_all(self, reason: str) -> None:
+        """The process ends in order, or its agents start again."""
+        for peer in list(self._peers):
+            self.close_link(peer, reason)
+
+    def die(self) -> None:
+        """The process is gone, without a word to anybody."""
+        self.alive = False
+
+    def peers(self) -> tuple[NodeId, ...]:
+        """To whom a link is up."""
+        return tuple(peer for peer, known in self._peers.items() if known.link is not None)
+
+    # -- dialling -------------------------------------------------------------------------------------------
+
+    def _dial_for_waiting(self, peer: NodeId, known: Peer) -> None:
+        if known.dialling is not None:
+            return
+        if not known.addresses or self._world.now_s < known.failed_s + REDIAL_PAUSE_S:
+            self._drop_waiting(known)
+        else:
+            self._start_dial(peer, known)
+
+    def _drop_waiting(self, known: Peer) -> None:
+        self.dropped += len(known.frames) + len(known.datagrams)
+        known.frames.clear()
+        known.datagrams.clear()
+
+    def _start_dial(self, peer: NodeId, known: Peer) -> Dialling:
+        if known.dialling is None:
+            dialling = known.dialling = Dialling()
+            for pause_s in KNOCKS_S:
+                self._world.after(pause_s, self._knock, peer, known, dialling)
+            self._world.after(DIAL_TIMEOUT_S, self._conclude, known, dialling)
+        return known.dialling
+
+    def _knock(self, peer: NodeId, known: Peer, dialling: Dialling) -> None:
+        if dialling.over or not self.alive:
+            return
+        for address in known.addresses:
+            station = self._network.at(address)
+            if station is None or station.links is None or station.links.node != peer:
+                continue
+            lost = self._network.is_lost(self.station, station) or self._network.is_lost(
+                station, self.station
+            )
+            if self._network.connected(self.station, station) and not lost:
+                delay_s = sum(self._network.delay_s(self.station, station) for _ in range(3))
+                self._world.after(delay_s, station.links.answer, self, dialling)
+                return
+
+    def answer(self, dialler: SimLinks, dialling: Dialling) -> None:
+        """Another process says hello: agree on a link, unless there is one that it knows or is about to know."""
+        if not self.alive or dialling.over or not self._network.is_open(dialler.station, self.station):
+            return
+        known = self._peers.setdefault(dialler.node, Peer())
+        old = known.link
+        if old is not None and old.other(old.end_of(self)).links is dialler:
+            theirs = old.other(old.end_of(self))
+            if theirs.up or old.pending:
+                return
+        link = Link(self._network, dialler, self)
+        delay_s = self._network.reliable_delay_s(self.station, dialler.station)
+        self._world.after(delay_s, dialler._granted, self.node, dialling, link)
+        self._adopt(dialler.node, known, link)
+
+    def _granted(self, peer: NodeId, dialling: Dialling, link: Link) -> None:
+        link.pending = False
+        known = self._peers.get(peer)
+        theirs = link.other(link.ends[0])
+        arrives = self._network.is_open(theirs.links.station, self.station)
+        if known is None or not self.alive or dialling.over or not arrives or not theirs.up:
+            link.review()
+        else:
+            self._adopt(peer, known, link)
+
+    def _adopt(self, peer: NodeId, known: Peer, link: Link) -> None:
+        old, known.link = known.link, link
+        end = link.end_of(self)
+        end.up, end.used_s = True, self._world.now_s
+        if old is not None:
+            old.end_of(self).up = False
+            self._listener.link_closed(peer, REPLACED)
+        address = link.other(end).links.station.address
+        self.note_addresses(peer, (address,))
+        self._listener.link_opened(peer, (address,))
+        if known.dialling is not None:
+            self._conclude(known, known.dialling, up=True)
+        while known.link is link and (known.frames or known.datagrams):
+            datagram = not known.frames
+            frame, message = (known.datagrams if datagram else known.frames).popleft()
+            link.send(end, frame, message, datagram=datagram)
+        if not known.accepted:
+            self._world.after(STRANGER_S, self._send_away, peer, known, link)
+        link.review()
+
+    def _send_away(self, peer: NodeId, known: Peer, link: Link) -> None:
+        if self.alive and known.link is link and not known.accepted:
+            self.close_link(peer, "not accepted in time")
+
+    def _conclude(self, known: Peer, dialling: Dialling, up: bool = False) -> None:
+        if dialling.over or not self.alive:
+            return
+        dialling.over = True
+        known.dialling = None
+        if not up and known.link is None:
+            known.failed_s = self._world.now_s
+            self._drop_waiting(known)
+        for done in dialling.waiters:
+            done(known.link is not None)
+
+    # -- what links tell ------------------------------------------------------------------------------------
+
+    def arrived(self, link: Link, frame: bytes) -> None:
+        """A frame came out of a link."""
+        peer = link.other(link.end_of(self)).links.node
+        if self._peers[peer].link is link:
+            self._listener.frame_received(peer, frame)
+
+    def ended(self, link: Link, reason: str) -> None:
+        """A link ended by itself, or the other end closed it."""
+        peer = link.other(link.end_of(self)).links.node
+        known = self._peers[peer]
+        if known.link is link and self.alive:
+            known.link = None
+            self._listener.link_closed(peer, reason)
+            if known.frames or known.datagrams:
+                self._dial_for_waiting(peer, known)

@@ -1,0 +1,185 @@
+"""Objects on disks, without their bytes: who has which, how long it takes to fetch one, what damage does.
+
+A fetch asks the holders in turn, over the links' wires: whoever does not answer costs a dial's time, whoever breaks off
+loses the rest but not what came before. An object that is damaged is noticed when it is read, reported to the agents
+of that node, and gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from colla.kernel.effects import FetchObject
+from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
+from colla.model.ids import NodeId, ObjectId
+from colla.sim.disk import Disk
+from colla.sim.links import DIAL_TIMEOUT_S
+from colla.sim.network import Network, Station
+from colla.sim.world import World
+
+STALL_TIMEOUT_S = 15.0
+"""How long a holder that broke off in the middle is waited for."""
+LOOK_S = 0.25
+"""A transfer looks so often whether both ends are still there."""
+
+
+class Holder(Station, Protocol):
+    """A computer that may have objects."""
+
+    @property
+    def objects(self) -> Objects: ...
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A fetch under way. `left`: holders not tried yet; `bytes_left` of the object are missing still."""
+
+    effect: FetchObject
+    left: list[NodeId]
+    done: Callable[[Event], None]
+    life: int
+    bytes_left: float = -1.0
+    size_bytes: int = 0
+    why: str = "there is no holder"
+
+
+class Objects:
+    """The objects of one computer."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        disk: Disk,
+        station: Holder,
+        find: Callable[[NodeId], Holder | None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        """`find` gives the computer of a node; `tell` reaches the agents here, if they run."""
+        self.sizes: dict[ObjectId, int] = {}
+        self.damaged: dict[ObjectId, None] = {}
+        self.fetched = 0
+        self._world = world
+        self._network = network
+        self._disk = disk
+        self._station = station
+        self._find = find
+        self._tell = tell
+        self._life = 0
+
+    def held(self) -> list[tuple[ObjectId, int]]:
+        """What a node finds on its disk when it starts."""
+        return sorted(self.sizes.items())
+
+    def put(self, object_id: ObjectId, size_bytes: int) -> None:
+        """The object is on this disk."""
+        self.sizes[object_id] = size_bytes
+
+    def forget(self, object_id: ObjectId) -> None:
+        """The object is removed."""
+        self.sizes.pop(object_id, None)
+        self.damaged.pop(object_id, None)
+
+    def damage(self, object_id: ObjectId) -> None:
+        """Bits rot; nobody knows until somebody reads them."""
+        if object_id in self.sizes:
+            self.damaged[object_id] = None
+
+    def crash(self) -> None:
+        """The process died: transfers end, whole objects stay."""
+        self._life += 1
+
+    def wipe(self) -> None:
+        """The disk is empty."""
+        self._life += 1
+        self.sizes.clear()
+        self.damaged.clear()
+
+    def read(self, object_id: ObjectId) -> bool:
+        """Whether the object is here and sound; damage is reported, and the bad bytes go."""
+        if object_id in self.damaged:
+            self.forget(object_id)
+            self._tell(ObjectDamaged(object_id, "a chunk has another hash than its name"))
+            return False
+        return object_id in self.sizes
+
+    # -- fetching -------------------------------------------------------------------------------------------
+
+    def fetch(self, effect: FetchObject, done: Callable[[Event], None]) -> None:
+        """Bring the object here; `done` gets the outcome, unless the process dies before."""
+        if effect.object in self.sizes and effect.object not in self.damaged:
+            done(ObjectFetched(effect.id, effect.object, self.sizes[effect.object]))
+            return
+        holders = [node for node in effect.holders if node != self._own_node()]
+        self._next(Transfer(effect, holders, done, self._life))
+
+    def _own_node(self) -> NodeId | None:
+        links = self._station.links
+        return links.node if links is not None else None
+
+    def _next(self, transfer: Transfer) -> None:
+        if not transfer.left:
+            failed = FetchFailed(transfer.effect.id, transfer.effect.object, transfer.why)
+            self._world.after(0.0, self._end, transfer, failed)
+            return
+        holder = self._find(transfer.left.pop(0))
+        if holder is None or holder.links is None or not self._network.connected(self._station, holder):
+            transfer.why = "a holder cannot be reached"
+            self._world.after(DIAL_TIMEOUT_S, self._again, transfer)
+            return
+        there_and_back_s = self._network.delay_s(self._station, holder) + self._network.delay_s(
+            holder, self._station
+        )
+        self._world.after(2 * there_and_back_s, self._opened, transfer, holder)
+
+    def _again(self, transfer: Transfer) -> None:
+        if transfer.life == self._life:
+            self._next(transfer)
+
+    def _opened(self, transfer: Transfer, holder: Holder) -> None:
+        object_id = transfer.effect.object
+        if transfer.life != self._life:
+            return
+        if holder.links is None or not holder.objects.read(object_id):
+            transfer.why = "a holder does not have it (any more)"
+            self._next(transfer)
+            return
+        transfer.size_bytes = holder.objects.sizes[object_id]
+        if transfer.bytes_left < 0:
+            transfer.bytes_left = float(transfer.size_bytes)
+        self._transfer(transfer, holder, holder.links.node)
+
+    def _transfer(self, transfer: Transfer, holder: Holder, node: NodeId) -> None:
+        """Move as much as goes through until the next look."""
+        if transfer.life != self._life:
+            return
+        links = holder.links
+        if links is None or links.node != node or not self._network.connected(holder, self._station):
+            transfer.why = "a holder broke off"
+            self._world.after(STALL_TIMEOUT_S, self._again, transfer)
+            return
+        if transfer.bytes_left <= 0:
+            self._arrived(transfer)
+            return
+        rate = holder.line.upload_bytes_s
+        seconds = min(LOOK_S, transfer.bytes_left / rate)
+        transfer.bytes_left -= rate * seconds
+        if transfer.bytes_left < 1:
+            transfer.bytes_left = 0.0
+        self._world.after(seconds, self._transfer, transfer, holder, node)
+
+    def _arrived(self, transfer: Transfer) -> None:
+        object_id, size_bytes = transfer.effect.object, transfer.size_bytes
+        room = self._disk.room_bytes
+        if room is not None and room < size_bytes:
+            self._end(transfer, FetchFailed(transfer.effect.id, object_id, "the disk is full"))
+            return
+        self.put(object_id, size_bytes)
+        self.fetched += 1
+        self._end(transfer, ObjectFetched(transfer.effect.id, object_id, size_bytes))
+
+    def _end(self, transfer: Transfer, outcome: Event) -> None:
+        if transfer.life == self._life:
+            transfer.done(outcome)
