@@ -74,6 +74,7 @@ class Asking(msgspec.Struct):
 
     service: ServiceId
     explain: bool
+    until_s: float
     attempt: int = 0
 
 
@@ -222,10 +223,10 @@ class UserAgent(Agent):
             case LocateService(service=service):
                 self._existing(service)
                 self.watch(service, now)
-                self._ask(request_id, Asking(service, explain=False), now)
+                self._ask(request_id, self._asking_for(service, False, now), now)
             case ExplainService(service=service):
                 self._existing(service)
-                self._ask(request_id, Asking(service, explain=True), now)
+                self._ask(request_id, self._asking_for(service, True, now), now)
             case _:
                 raise TypeError(f"not for a user agent: {request!r}")
 
@@ -323,15 +324,16 @@ class UserAgent(Agent):
                 del self._asking[request_id]
                 self._answer(request_id, ServiceLocated(service, fresh))
 
+    def _asking_for(self, service: ServiceId, explain: bool, now: Instant) -> Asking:
+        return Asking(service, explain, now.boot_s + self._config.locate_timeout_s)
+
     def _ask(self, request_id: int, asking: Asking, now: Instant) -> None:
         self._asking[request_id] = asking
         known = self._known.get(asking.service)
         master = known.master if known is not None else NodeId(b"")
         for node in self._dispatchers(asking.service, master):
             self._ask_node(request_id, asking, node)
-        self.context.outbox.wake_in(
-            self._config.locate_timeout_s, RequestDue(request_id, asking.attempt), now
-        )
+        self.context.outbox.wake_in(self._config.ask_again_s, RequestDue(request_id, asking.attempt), now)
 
     def _ask_node(self, request_id: int, asking: Asking, node: NodeId) -> None:
         if asking.explain:
@@ -346,16 +348,21 @@ class UserAgent(Agent):
         if answer.master == peer:
             del self._asking[answer.nonce]
             self._answer(answer.nonce, answer)
-        elif answer.master and asking.attempt < self._config.redirects_max:
+        elif answer.master and now.boot_s < asking.until_s:
             asking.attempt += 1
             self._ask_node(answer.nonce, asking, answer.master)
             self.context.outbox.wake_in(
-                self._config.locate_timeout_s, RequestDue(answer.nonce, asking.attempt), now
+                self._config.ask_again_s, RequestDue(answer.nonce, asking.attempt), now
             )
 
     def _request_due(self, timer: RequestDue, now: Instant) -> None:
         asking = self._asking.get(timer.request)
         if asking is None or asking.attempt != timer.attempt:
+            return
+        if now.boot_s < asking.until_s:
+            # Perhaps nobody mastered the service yet, or a message was lost.
+            asking.attempt += 1
+            self._ask(timer.request, asking, now)
             return
         del self._asking[timer.request]
         if asking.explain:

@@ -122,7 +122,7 @@ class ElectionConfig(msgspec.Struct, frozen=True):
     handover_interval_s: float = 5.0
     reclaim_interval_s: float = 5.0
     contention_wait_max_s: float = 0.6
-    contention_hold_s: float = 1.0
+    contention_hold_s: float = 0.6
     contention_orphan_wait_s: float = 4.0
     mastership_interval_s: float = 2.0
     claim_stale_s: float = 6.0
@@ -201,7 +201,7 @@ class AccessConfig(msgspec.Struct, frozen=True):
     interest_s: float = 120.0
     services_watched_max: int = 1024
     failed_refresh_s: float = 0.3
-    redirects_max: int = 3
+    ask_again_s: float = 0.15
 
 
 class Config(msgspec.Struct, frozen=True):
