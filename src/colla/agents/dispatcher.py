@@ -18,15 +18,15 @@ from colla.agents.executor import setting_of
 from colla.kernel.events import Event, Persisted
 from colla.kernel.messages import Message, Timer
 from colla.kernel.time import Instant
+from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId, ServiceId
 from colla.model.location import Ballot
 from colla.protocol.election.alarm import Alarm
 from colla.protocol.election.announcing import Announcing, Conclusion, Outranked, Reclaim
 from colla.protocol.election.book import MasterBook
 from colla.protocol.election.candidacy import Candidacies, Won
-from colla.protocol.election.contention import ContentionElection
 from colla.protocol.election.echoes import Echoes
-from colla.protocol.election.hashing import Hashing
+from colla.protocol.election.founded import FoundedElection
 from colla.protocol.election.messages import (
     ELECTION_MESSAGES,
     Claim,
@@ -44,8 +44,6 @@ from colla.protocol.election.messages import (
     MasterSummary,
     ReviewDue,
 )
-from colla.protocol.election.rule import ElectionRule
-from colla.protocol.election.setting import Setting
 from colla.protocol.locations.messages import AskWhy, Locate, LocationFailed
 from colla.protocol.rendezvous import proximity
 from colla.protocol.supervision.answering import Answering
@@ -60,7 +58,7 @@ from colla.protocol.supervision.messages import (
 from colla.protocol.supervision.ordering import Heard
 from colla.protocol.supervision.supervisor import Supervisor
 from colla.protocol.supervision.survey import Surveys
-from colla.protocol.views import Election, PresenceChange
+from colla.protocol.views import PresenceChange
 
 MASTERING = "mastering"
 SECONDARY = "secondary"
@@ -80,7 +78,7 @@ class Dispatcher(Agent):
         self._config = context.config.election
         self._echoes = Echoes(setting)
         self._executors = Echoes(setting)
-        self._rule = rule_of(setting)
+        self._rule = FoundedElection(setting)
         self._book = MasterBook(setting, self._echoes)
         self._surveys = Surveys(setting, self._echoes, self._executors)
         self._candidacies = Candidacies(setting, self._rule, self._book, self._surveys, self._echoes)
@@ -89,7 +87,7 @@ class Dispatcher(Agent):
         self._answering = Answering(setting, self._book, self._supervisor)
         self._review_alarm = Alarm(context.outbox, ReviewDue)
         self._epoch = 0
-        self._listen_until_s = 0.0
+        self._carried = False
         self._reclaims: dict[int, tuple[ServiceId, Ballot]] = {}
         self._told_partners: dict[str, list[NodeId]] = {}
 
@@ -113,17 +111,30 @@ class Dispatcher(Agent):
     # -- agent -------------------------------------------------------------------------------------------------
 
     def start(self, now: Instant) -> None:
-        self._listen_until_s = now.boot_s + self._config.start_wait_s
-        for service in self.context.catalogue.services():
-            if service.active:
-                self._book.watch(service.id, now, activated=False, listen_s=self._config.start_wait_s)
-        self._begin_intervals(now)
-        self._review_all(now)
+        self._carried = self.context.own.contribution.carries(AgentKind.DISPATCHER)
+        if self._carried:
+            self._begin(now)
 
     def resumed(self, gap_s: float, now: Instant) -> None:
-        self._forget_all("this computer slept", now)
+        if self._carried:
+            self._forget_all("this computer slept", now)
+
+    def contribution_changed(self, now: Instant) -> None:
+        carries = self.context.own.contribution.carries(AgentKind.DISPATCHER)
+        if carries == self._carried:
+            return
+        self._carried = carries
+        if carries:
+            self._begin(now)
+            return
+        self._announcing.resign(now)
+        self._forget_all("the owner gives no dispatcher any more", now)
+        for service in self._book.watched():
+            self._book.forget(service)
 
     def message(self, peer: NodeId, message: Message, now: Instant) -> None:
+        if not self._carried:
+            return
         match message:
             case Locate():
                 self._answering.locate(peer, message, now)
@@ -139,6 +150,8 @@ class Dispatcher(Agent):
         self._finish(now)
 
     def timer(self, timer: Timer, late_s: float, now: Instant) -> None:
+        if not self._carried:
+            return
         if late_s >= self._config.heard_master_s:
             # Others have waited in vain for this node: they may have masters of their own by now.
             self._forget_all("this node stalled", now)
@@ -173,6 +186,8 @@ class Dispatcher(Agent):
             self._finish(now)
 
     def presence_changed(self, changes: Sequence[PresenceChange], now: Instant) -> None:
+        if not self._carried:
+            return
         present = self.context.presence.is_present
         appeared = [change.node for change in changes if change.appeared and present(change.node)]
         gone = [change.node for change in changes if not present(change.node)]
@@ -190,10 +205,12 @@ class Dispatcher(Agent):
         self._finish(now)
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
+        if not self._carried:
+            return
         for service in services:
             existing = self.context.catalogue.service(service)
             if existing is not None and existing.active:
-                listen_s = max(0.0, self._listen_until_s - now.boot_s)
+                listen_s = max(0.0, self._candidacies.listen_until_s - now.boot_s)
                 self._book.watch(service, now, activated=True, listen_s=listen_s)
             else:
                 self._inactive(service)
@@ -343,6 +360,15 @@ class Dispatcher(Agent):
             if forgotten is not None:
                 self.context.outbox.persist(forgotten)
 
+    def _begin(self, now: Instant) -> None:
+        """From now on this node carries a dispatcher: listen first."""
+        self._candidacies.listen_until_s = now.boot_s + self._config.start_wait_s
+        for service in self.context.catalogue.services():
+            if service.active:
+                self._book.watch(service.id, now, activated=False, listen_s=self._config.start_wait_s)
+        self._begin_intervals(now)
+        self._review_all(now)
+
     def _forget_all(self, why: str, now: Instant) -> None:
         for service in self.masters():
             self._step_down(service, why, now)
@@ -352,7 +378,7 @@ class Dispatcher(Agent):
         self._echoes.clear()
         self._executors.clear()
         self._reclaims.clear()
-        self._listen_until_s = now.boot_s + self._config.start_wait_s
+        self._candidacies.listen_until_s = now.boot_s + self._config.start_wait_s
         self._book.stale(now, self._config.start_wait_s)
         self._begin_intervals(now)
         self._review_all(now)
@@ -404,12 +430,3 @@ class Dispatcher(Agent):
         if self._told_partners.get(purpose, []) != wanted:
             self._told_partners[purpose] = wanted
             self.context.partners.set_partners(purpose, wanted, now)
-
-
-def rule_of(setting: Setting) -> ElectionRule:
-    """The election that the group was founded with."""
-    match setting.membership.election:
-        case Election.HASHING:
-            return Hashing(setting)
-        case Election.CONTENTION:
-            return ContentionElection(setting)

@@ -184,7 +184,7 @@ class MasterBook:
             kind = VacancyKind.ACTIVATED if fresh else VacancyKind.UNKNOWN
             return Vacancy(kind, watch.since_s, NOBODY, False)
         master, secondary = known.ballot.node, self.is_secondary(service)
-        lost = self._lost(known)
+        lost = self._lost(known, now)
         if lost is not None:
             if known.gone_s is None:
                 known.gone_s = now.boot_s
@@ -198,6 +198,9 @@ class MasterBook:
 
     def next_look_s(self, service: ServiceId, now: Instant) -> float:
         """When (boot clock) the service's master could first be found silent, if nothing is heard until then."""
+        known = self.known(service)
+        if known is not None and known.ballot.node not in self._setting.dispatchers():
+            return max(now.boot_s, known.claimed_s + self._config.heard_master_s)
         if not self.is_secondary(service):
             return inf
         return now.boot_s + max(0.0, self._config.heard_master_s - self.silence_s(service, now))
@@ -205,7 +208,7 @@ class MasterBook:
     def witness_s(self, service: ServiceId, asker: NodeId, now: Instant) -> float:
         """How long ago this node heard the service's master (negative: never). The asker itself does not count."""
         known = self.known(service)
-        if known is None or known.ballot.node == asker or self._lost(known) is not None:
+        if known is None or known.ballot.node == asker or self._lost(known, now) is not None:
             return -1.0
         silence_s = self.silence_s(service, now)
         return -1.0 if silence_s == inf else silence_s
@@ -241,13 +244,15 @@ class MasterBook:
         if len(self._early) > EARLY_MAX:
             del self._early[next(iter(self._early))]
 
-    def _lost(self, known: Known) -> VacancyKind | None:
+    def _lost(self, known: Known, now: Instant) -> VacancyKind | None:
         """What can be told without listening: the master's node is gone, restarted, or released the service."""
         entry = self._setting.presence.entry(known.ballot.node)
         if entry is not None and entry.phase is PresencePhase.LEFT:
             return VacancyKind.RELEASED
         if known.ballot.node not in self._setting.dispatchers():
-            return VacancyKind.GONE
+            # Its claim may be faster than the news that its node is here.
+            fresh = now.boot_s - known.claimed_s < self._config.heard_master_s
+            return None if fresh else VacancyKind.GONE
         if known.released_s is not None or self._restarted(known):
             return VacancyKind.RELEASED
         return None

@@ -2,11 +2,12 @@
 
 Transitions for one service:
 
-    following  vacancy, and the election says it is this node's turn -> asking (witnesses, and contenders if any)
+    following  vacancy, and the election says it is this node's turn -> asking the witnesses
     following  just activated, and this node's turn at once          -> claiming, the inventory asked meanwhile
     asking     a witness heard the master lately                     -> following, held back until it would count
-    asking     a smaller (wait, id) contends                         -> following, held back
-    asking     all witnesses answered or time over, wait over        -> claiming: the ballot max + 1 is persisted
+    asking     all witnesses answered, or their time is over         -> contending, or claiming where nobody contends
+    contending a smaller (wait, id) contends                         -> following, held back
+    contending the wait is over                                      -> claiming: the ballot max + 1 is persisted
     claiming   the ballot is durable                                 -> won (the dispatcher masters the service)
     any        the vacancy is over, or a higher ballot is claimed    -> following
     following  the master hands over to this node                    -> claiming
@@ -28,11 +29,10 @@ from colla.protocol.election.book import MasterBook
 from colla.protocol.election.contention import Negotiation
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.floors import BallotFloors
-from colla.protocol.election.messages import Contention, MasterAnswer
+from colla.protocol.election.messages import Contention
 from colla.protocol.election.rule import ElectionRule, Vacancy, VacancyKind
 from colla.protocol.election.setting import Setting
 from colla.protocol.rendezvous import nearest, proximity
-from colla.protocol.supervision.messages import InventoryAnswer
 from colla.protocol.supervision.survey import Survey, Surveys
 
 CLAIMED_PREFIX = "claimed-ballot/"
@@ -41,13 +41,16 @@ MARGIN_S = 0.02
 
 
 class Candidacy(msgspec.Struct):
-    """An attempt that has begun. `persist` is the id of the write of `ballot`; 0 while asking."""
+    """An attempt that has begun. `persist` is the id of the write of `ballot`, 0 before; `contend_until_s` is None
+    while witnesses are asked.
+    """
 
     survey: Survey
     kind: VacancyKind
     lost: NodeId
     ask_until_s: float
-    contend_until_s: float
+    secondary: bool = False
+    contend_until_s: float | None = None
     ballot: Ballot | None = None
     persist: int = 0
 
@@ -76,6 +79,8 @@ class Candidacies:
         self.floors = BallotFloors(CLAIMED_PREFIX, setting.durable)
         self._open: dict[ServiceId, Candidacy] = {}
         self._hold_until_s: dict[ServiceId, float] = {}
+        self.listen_until_s = 0.0
+        """A node that just started, or slept, claims nothing before (boot clock)."""
 
     # -- the machine -------------------------------------------------------------------------------------------
 
@@ -90,9 +95,8 @@ class Candidacies:
             self._hold_until_s.pop(service, None)
             return self._book.next_look_s(service, now)
         if candidacy is None:
-            due_s = max(
-                self._rule.claim_at_s(service, vacancy, now.boot_s), self._hold_until_s.get(service, -inf)
-            )
+            due_s = self._rule.claim_at_s(service, vacancy, now.boot_s)
+            due_s = max(due_s, self._hold_until_s.get(service, -inf), self.listen_until_s)
             if now.boot_s < due_s:
                 return due_s
             self._begin(service, vacancy, now)
@@ -102,7 +106,7 @@ class Candidacies:
         """The living master hands the service over: claim it, no witness needed."""
         if service not in self._open:
             survey = self._surveys.begin(service, (), NodeId(b""), now)
-            candidacy = Candidacy(survey, VacancyKind.RELEASED, master, now.boot_s, now.boot_s)
+            candidacy = Candidacy(survey, VacancyKind.RELEASED, master, now.boot_s)
             self._open[service] = candidacy
             self._claim(service, candidacy, now)
 
@@ -137,14 +141,6 @@ class Candidacies:
 
     # -- what comes in -----------------------------------------------------------------------------------------
 
-    def inventory_answered(self, answer: InventoryAnswer, now: Instant) -> list[ServiceId]:
-        """Surveys got further; returns the services to review."""
-        return [entry.service for entry in answer.entries if entry.service in self._open]
-
-    def witness_answered(self, answer: MasterAnswer, now: Instant) -> list[ServiceId]:
-        """A dispatcher answered; returns the services to review."""
-        return [answer.service] if answer.service in self._open else []
-
     def contention(self, peer: NodeId, message: Contention, now: Instant) -> None:
         """Another dispatcher contends for the service."""
         until_s = self._negotiation.heard(peer, message, now)
@@ -162,16 +158,10 @@ class Candidacies:
         witnesses = () if at_once else self._witnesses(service)
         survey = self._surveys.begin(service, witnesses, vacancy.master, now)
         until_s = now.boot_s + self._config.witness_s
-        candidacy = Candidacy(survey, vacancy.kind, vacancy.master, until_s, now.boot_s)
+        candidacy = Candidacy(survey, vacancy.kind, vacancy.master, until_s, vacancy.secondary)
         self._open[service] = candidacy
         if at_once:
-            candidacy.ask_until_s = now.boot_s
             self._claim(service, candidacy, now)
-            return
-        wait_s = self._rule.wait_s()
-        if wait_s is not None:
-            others = self._contenders(service, vacancy)
-            candidacy.contend_until_s = self._negotiation.begin(service, wait_s, others, now)
 
     def _witnesses(self, service: ServiceId) -> tuple[NodeId, ...]:
         """Whom to ask besides the executors: the known master and secondaries, else the nearest dispatchers."""
@@ -187,12 +177,12 @@ class Candidacies:
         chosen = [node for node in dict.fromkeys(named) if node in present and node != self._setting.me]
         return tuple(chosen[: self._config.witnesses_max])
 
-    def _contenders(self, service: ServiceId, vacancy: Vacancy) -> tuple[NodeId, ...]:
+    def _contenders(self, service: ServiceId, candidacy: Candidacy) -> tuple[NodeId, ...]:
         known = self._book.known(service)
         knowledge = known.knowledge if known is not None else None
         present = self._setting.dispatchers()
-        among = knowledge.secondaries if vacancy.secondary and knowledge is not None else present
-        without = (self._setting.me, vacancy.master)
+        among = knowledge.secondaries if candidacy.secondary and knowledge is not None else present
+        without = (self._setting.me, candidacy.lost)
         return tuple(node for node in among if node in present and node not in without)
 
     def _progress(self, service: ServiceId, now: Instant) -> float:
@@ -209,12 +199,17 @@ class Candidacies:
         if news and self._book.vacancy(service, now) is None:
             self.withdraw(service)
             return self._book.next_look_s(service, now)
-        waiting_s = [candidacy.contend_until_s]
-        if candidacy.survey.unanswered():
-            waiting_s.append(candidacy.ask_until_s)
-        if now.boot_s < max(waiting_s):
-            return max(waiting_s)
-        candidacy.survey.give_up_silent()
+        if candidacy.contend_until_s is None:
+            if candidacy.survey.unanswered() and now.boot_s < candidacy.ask_until_s:
+                return candidacy.ask_until_s
+            candidacy.survey.give_up_silent()
+            wait_s = self._rule.wait_s()
+            candidacy.contend_until_s = now.boot_s
+            if wait_s is not None:
+                others = self._contenders(service, candidacy)
+                candidacy.contend_until_s = self._negotiation.begin(service, wait_s, others, now)
+        if now.boot_s < candidacy.contend_until_s:
+            return candidacy.contend_until_s
         self._claim(service, candidacy, now)
         return inf
 
