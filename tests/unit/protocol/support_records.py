@@ -90,11 +90,10 @@ def name_of(record: Record) -> bytes:
 def make_book(
     number: int = 0, durable: Durable | None = None, config: RecordConfig | None = None
 ) -> RecordBook:
-    """A book that may be written to, on an outbox of its own."""
+    """A book that may be written to, on an outbox of its own. Every start has other randomness, as in life."""
     identity = Identity(GROUP, secret(number))
-    book = RecordBook(
-        identity, config or RecordConfig(), Random(number), Outbox(1), durable or Durable({}, {})
-    )
+    rng = Random(f"{number} {len(durable.cells) if durable else 0}")
+    book = RecordBook(identity, config or RecordConfig(), rng, Outbox(1), durable or Durable({}, {}))
     book.register(TOPIC, accept, tombstone=TOMBSTONE)
     book.opened()
     return book

@@ -263,7 +263,7 @@ class RecordBook(Shelf):
             return "bad_signature"
         try:
             topic.validate(record)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "invalid_body"
         return "" if self._take_room(record) else "unknown_author"
 

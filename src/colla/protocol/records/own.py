@@ -13,7 +13,7 @@ import msgspec
 
 from colla.kernel.durable import Durable
 from colla.kernel.effects import StoreCell
-from colla.model.ids import LogId, NodeId, random_id
+from colla.model.ids import RANDOM_ID_BYTES, LogId, NodeId, random_id
 from colla.model.record import Log
 
 CELL_PREFIX = "records/own/"
@@ -35,7 +35,7 @@ class OwnLogs:
     """The own log of each topic. Every change is made durable by the cell that `cell` gives."""
 
     def __init__(self, node: NodeId, rng: Random, durable: Durable) -> None:
-        """Raises `ValueError` when a cell on the disk is malformed."""
+        """A malformed cell counts as none: the log that it named is not written to any more."""
         self._node = node
         self._rng = rng
         self._logs: dict[str, OwnLog] = {}
@@ -43,11 +43,16 @@ class OwnLogs:
         self._confirmed_on_disk: dict[str, int] = {}
         for name, value in durable.cells.items():
             if name.startswith(CELL_PREFIX):
-                try:
-                    own = self._logs[name.removeprefix(CELL_PREFIX)] = _decoder.decode(value)
-                    self._confirmed_on_disk[name.removeprefix(CELL_PREFIX)] = own.confirmed
-                except msgspec.DecodeError as error:
-                    raise ValueError(f"the cell {name} is malformed: {error}") from None
+                self._restore(name.removeprefix(CELL_PREFIX), value)
+
+    def _restore(self, topic: str, value: bytes) -> None:
+        try:
+            own = _decoder.decode(value)
+        except msgspec.DecodeError:
+            return
+        if len(own.id) == RANDOM_ID_BYTES and 0 <= own.confirmed <= own.number:
+            self._logs[topic] = own
+            self._confirmed_on_disk[topic] = own.confirmed
 
     def current(self, topic: str) -> OwnLog | None:
         return self._logs.get(topic)

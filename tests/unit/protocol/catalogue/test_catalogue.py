@@ -376,6 +376,7 @@ BAD_BODIES: dict[str, tuple[str, bytes]] = {
     "no replicas": ("replicas", encode(Replicas(0))),
     "too many replicas": ("replicas", encode(Replicas(65))),
     "a tombstone with a body": ("gone", b"x"),
+    "nested beyond all measure": ("wanted", b"\x92\xc3" + b"\x91" * 40_000),
 }
 
 

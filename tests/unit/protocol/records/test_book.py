@@ -454,3 +454,19 @@ def test_damage_on_the_disk_is_seen_and_claims_nothing(lab: ModuleType, damage: 
     assert by_log[log_name_of(theirs[0])] == 1, "of 1 and 3, only 1 is contiguous"
     (fresh,), _ = again.write(NOTES, [(lab.key("own"), b"y")], lab.instant())
     assert fresh.number == 1, "nobody knows which own records are lost: a new log"
+
+
+@pytest.mark.parametrize(
+    "cell", [b"", b"\xc1", b"\x93\xc4\x01x\x01\x01", b"\x93\xc4\x10" + b"x" * 16 + b"\x01\x05"]
+)
+def test_a_damaged_cell_means_a_new_log(lab: ModuleType, cell: bytes) -> None:
+    durable = Durable({}, {})
+    book = lab.make_book(0, durable)
+    (old,), _ = book.write(NOTES, [(lab.key("a"), b"1")], lab.instant())
+    lab.persist(book, durable)
+    durable.cells["records/own/notes"] = cell
+    again = lab.make_book(0, durable)
+    assert again.winner(NOTES, lab.key("a")) == old
+    (new,), _ = again.write(NOTES, [(lab.key("a"), b"2")], lab.instant())
+    assert new.log != old.log and new.number == 1
+    assert again.winner(NOTES, lab.key("a")) == new
