@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import colla
-from colla.cli import autostart, computer, doctor, group, services, up, use
+from colla.cli import autostart, computer, doctor, group, lab, services, up, use
 from colla.cli.command import GROUP_PANEL
 
 HELP = """\
@@ -73,3 +73,4 @@ up.add(app, group_app)
 computer.add(app)
 autostart.add(app)
 doctor.add(app)
+lab.add(app)

@@ -1,0 +1,87 @@
+"""Playing the demo: build the group, go through the acts, show what was measured, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from colla.cli.demo.acts import ACTS, how_to_look
+from colla.cli.demo.report import Result, dark_seconds, missed, show, tally_acts
+from colla.cli.demo.requests import tally
+from colla.cli.demo.stage import APP, SITE, Stage, short_root
+from colla.cli.output import Output
+from colla.model.errors import CollaError
+
+COUNT_S = 0.5
+LAST_ANSWERS_S = 1.0
+
+
+async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> None:
+    """Play all acts. Raises `CollaError` when a service was lost, or a request failed while a replica lived."""
+    began_s = time.time()
+    stage = Stage(short_root(), election, site, quiet=out.json)
+    stage.screen.view = lambda: stage.watcher.latest
+    stage.screen.count = lambda: _count_text(stage)
+    kept = False
+    try:
+        stage.screen.open()
+        counting = asyncio.create_task(_count(stage))
+        try:
+            await _perform(stage)
+        finally:
+            counting.cancel()
+            stage.screen.close()
+        kept = keep
+    finally:
+        await stage.close(keep=kept)
+    result = _result(stage, time.time() - began_s)
+    _present(out, stage, result)
+    if kept:
+        for line in how_to_look(stage.root, stage.gateway):
+            out.note(line)
+    else:
+        stage.remove()
+    if result.whole.failed or not result.whole.sent:
+        raise CollaError("requests_failed", f"{result.whole.failed} of {result.whole.sent} requests failed.")
+
+
+async def _perform(stage: Stage) -> None:
+    stage.screen.act("a group of six computers")
+    await stage.build()
+    await stage.offer()
+    for act in ACTS:
+        await act(stage)
+    await asyncio.sleep(
+        LAST_ANSWERS_S
+    )  # The client goes on for a moment, so that the last act has requests too.
+
+
+async def _count(stage: Stage) -> None:
+    while True:
+        stage.log.read()
+        await asyncio.sleep(COUNT_S)
+
+
+def _count_text(stage: Stage) -> str:
+    counted = tally(stage.log.asked, 0.0, float("inf"), stage.dark)
+    if not counted.sent:
+        return ""
+    return f"{counted.sent} requests, {counted.failed} failed, 99 % within {counted.p99_ms:.0f} ms"
+
+
+def _result(stage: Stage, took_s: float) -> Result:
+    tallies = tally_acts(stage.acts, stage.log, stage.dark)
+    whole = tally(stage.log.asked, 0.0, float("inf"), stage.dark)
+    dark_s = dark_seconds(stage.dark)
+    return Result(tuple(stage.acts), tuple(tallies), whole, dark_s, tuple(missed(stage.acts)), took_s)
+
+
+def _present(out: Output, stage: Stage, result: Result) -> None:
+    if out.json:
+        out.answer(result)
+        return
+    show(out, result.acts, result.tallies, result.whole, result.dark_s)
+    for text in result.missed:
+        out.say(f"target missed: {text}", "yellow")
+    out.say(f"{SITE} and {APP} live. The demo took {result.took_s:.0f} s.")
