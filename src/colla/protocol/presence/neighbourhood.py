@@ -1,0 +1,203 @@
+"""The nodes that this one has to do with: its watchers, whom it watches, its partners; and the rounds among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from colla.kernel.config import PresenceConfig
+from colla.kernel.time import Instant
+from colla.model.contribution import AgentKind, Contribution
+from colla.model.ids import NodeId
+from colla.protocol.presence.gossip import CLOCK_GRAIN_S
+from colla.protocol.presence.pairs import Pairs
+from colla.protocol.presence.reconnect import Links
+from colla.protocol.presence.rings import Places, Rings
+from colla.protocol.presence.table import Table
+from colla.protocol.presence.watch import Watch
+from colla.protocol.views import PresencePhase
+
+PROBES_BEFORE_LATE = 3
+"""A node counts as late for others' decisions only after so many probes went unanswered."""
+
+
+class OwnOffer(Protocol):
+    """What this node gives and which environments are attached (`agents.agent.OwnContribution`)."""
+
+    @property
+    def contribution(self) -> Contribution: ...
+    @property
+    def environments(self) -> tuple[str, ...]: ...
+
+
+class Neighbourhood:
+    """Recomputed whenever who is present changes; reads the table, drives pairs, links and the watch."""
+
+    def __init__(
+        self,
+        config: PresenceConfig,
+        own: NodeId,
+        rng: Random,
+        table: Table,
+        pairs: Pairs,
+        links: Links,
+        watch: Watch,
+    ) -> None:
+        self._config = config
+        self._own = own
+        self._rng = rng
+        self._table = table
+        self._pairs = pairs
+        self._links = links
+        self._watch = watch
+        self._places = Places(config.watchers)
+        self._shape: tuple[tuple[NodeId, ...], tuple[NodeId, ...]] = ((), ())
+        self.rings = Rings((), (), config.watchers, self._places)
+        self._watchers: tuple[NodeId, ...] = ()
+        self._watched: dict[NodeId, None] = {}
+        self._by_purpose: dict[str, tuple[NodeId, ...]] = {}
+        self._partners: dict[NodeId, None] = {}
+
+    # Who.
+
+    def set_partners(self, purpose: str, nodes: Sequence[NodeId], now: Instant) -> None:
+        """Replace the partners of one purpose."""
+        self._by_purpose[purpose] = tuple(node for node in nodes if node != self._own)
+        if not nodes:
+            del self._by_purpose[purpose]
+        before = self._partners
+        wanted = [node for name in sorted(self._by_purpose) for node in self._by_purpose[name]]
+        self._partners = dict.fromkeys(list(dict.fromkeys(wanted))[: self._config.partners_max])
+        for node in self._partners:
+            if node not in before:
+                if node not in self._watched:
+                    self._pairs.begin(node, now.boot_s)
+                self.greet_partner(node, now)
+        if self._partners != before:
+            self._keep(now)
+
+    def minds(self, node: NodeId) -> bool:
+        """Whether this node cares to hear from that one."""
+        return node in self._partners or node in self._watched
+
+    def hears(self, node: NodeId, now_s: float) -> bool:
+        """Whether that node was heard a moment ago, by this one itself."""
+        pair = self._pairs.get(node)
+        return pair is not None and pair.heard_s is not None and now_s - pair.heard_s < self._late_s()
+
+    def recipients(self, wide: bool) -> Sequence[NodeId]:
+        """The accepted peers to whom news goes: all of them, or neighbours on the rings and a few more."""
+        accepted = self._links.all_accepted()
+        bound = self._config.news_spread_max if wide else self._config.forward_links_max
+        if len(accepted) <= bound:
+            return accepted
+        near = [node for node in self._near() if self._links.accepted(node)]
+        chosen = dict.fromkeys(near[:bound])
+        rest = [node for node in accepted if node not in chosen]
+        return (*chosen, *self._rng.sample(rest, min(len(rest), bound - len(chosen))))
+
+    def suspects_share(self, now_s: float) -> float:
+        """Which share of those it cares for is suspected or late beyond a few probes."""
+        minded = self._minded()
+        if not minded:
+            return 0.0
+        bad = 0
+        for node in minded:
+            entry, pair = self._table.entry(node), self._pairs.get(node)
+            suspected = entry is not None and entry.phase is PresencePhase.SUSPECTED
+            bad += suspected or (pair is not None and pair.silence_s(now_s) >= self._late_s())
+        return bad / len(minded)
+
+    def reshape(self, now: Instant) -> None:
+        """Compute the rings anew if who is present, or who carries a group agent, changed."""
+        shape = (self._table.present(), self._table.carrying(AgentKind.GROUP))
+        if shape == self._shape:
+            return
+        self._shape = shape
+        self.rings = Rings(*shape, self._config.watchers, self._places)
+        self._watchers = self.rings.watchers_of(self._own)
+        before = self._watched
+        self._watched = dict.fromkeys(self.rings.watched_by(self._own))
+        for node in self._watched:
+            if node not in before:
+                grace_s = 0.0 if self._links.accepted(node) else self._config.link_grace_s
+                pair = self._pairs.begin(node, now.boot_s)
+                pair.clock_s = max(pair.clock_s, now.boot_s + grace_s)
+        for node in before:
+            if node not in self._watched:
+                self._watch.forget(node)
+        self._keep(now)
+
+    def _keep(self, now: Instant) -> None:
+        near = dict.fromkeys([*self._near(), *self._partners])
+        self._links.keep(near)
+        self._pairs.keep_only({**near, **dict.fromkeys(self._watch.doubted)}, now.boot_s)
+        self.want_links(now)
+
+    def _near(self) -> list[NodeId]:
+        return list(dict.fromkeys([*self._watchers, *self._watched]))
+
+    def _minded(self) -> list[NodeId]:
+        both = dict.fromkeys([*self._watched, *self._watch.doubted, *self._partners])
+        return [node for node in both if self._table.here(node)]
+
+    def _late_s(self) -> float:
+        return self._config.late_after_s + PROBES_BEFORE_LATE * self._config.probe_interval_s
+
+    # Rounds.
+
+    def greet_partner(self, peer: NodeId, now: Instant) -> None:
+        """A partner, or the link to one, is new: a probe brings the first echo at once."""
+        pair = self._pairs.get(peer)
+        if peer in self._partners and pair is not None and self._links.accepted(peer):
+            self._pairs.probe(peer, pair, now)
+
+    def want_links(self, now: Instant) -> None:
+        """Dial those neighbours and partners, present by all that is known, to which there is no link."""
+        self._links.want([node for node in (*self._near(), *self._partners) if self._table.here(node)], now)
+
+    def beat(self, now: Instant) -> None:
+        """One heartbeat to each watcher, partner and whoever asked lately."""
+        self._pairs.next_nonce()
+        partners = [node for node in self._partners if self._table.here(node)]
+        receivers = dict.fromkeys([*self._watchers, *partners, *self._pairs.askers(now.boot_s)])
+        for node in receivers:
+            if self._links.accepted(node):
+                if node not in self._watched:
+                    self._pairs.begin(node, now.boot_s)
+                self._pairs.beat(node, ask=node in self._partners)
+        self.want_links(now)
+
+    def judge(self, now: Instant) -> list[NodeId]:
+        """Probe who is late; returns those on whose silence the watchers agree."""
+        for node in self._minded():
+            pair = self._pairs.begin(node, now.boot_s)
+            silence_s = pair.silence_s(now.boot_s)
+            if silence_s < self._config.late_after_s - CLOCK_GRAIN_S:
+                continue
+            if not self._links.accepted(node):
+                self._links.want([node], now)
+            elif now.boot_s - pair.probed_s >= self._probe_interval_s(silence_s) - CLOCK_GRAIN_S:
+                self._pairs.probe(node, pair, now)
+            if silence_s >= self._late_s():
+                # Those who watch it too have to be asked soon.
+                self._links.want(self.rings.watchers_of(node), now)
+        watched = dict.fromkeys([*self._watched, *self._watch.doubted])
+        return self._watch.step(watched, self.rings, now)
+
+    def next_judgement_s(self, now_s: float) -> float:
+        """When somebody will be late, or has to be probed or judged again."""
+        due_s = float("inf")
+        for node in self._minded():
+            pair = self._pairs.get(node)
+            if pair is not None:
+                left_s = self._config.late_after_s - pair.silence_s(now_s)
+                due_s = min(due_s, now_s + max(left_s, self._config.probe_interval_s))
+        return due_s
+
+    def _probe_interval_s(self, silence_s: float) -> float:
+        """Long silences are probed once per heartbeat interval only."""
+        if silence_s < 2 * self._config.silence_s:
+            return self._config.probe_interval_s
+        return self._config.heartbeat_interval_s
