@@ -13,7 +13,6 @@ from computers import Computer, eventually, everything
 from namespaces import Network
 
 from colla.client import Client, types
-from colla.model.contribution import Contribution
 
 pytestmark = [pytest.mark.cluster, pytest.mark.partition, pytest.mark.timeout(180)]
 
@@ -153,7 +152,3 @@ async def exactly(computers: list[Computer], name: str, count: int) -> bool:
     reports = [await computer.ask(lambda client: client.node()) for computer in computers]
     others = 2  # the services "left" and "right", one replica each
     return sum(report.replicas for report in reports) == count + others
-
-
-def test_contributions_are_what_the_tests_believe() -> None:
-    assert everything() != Contribution()

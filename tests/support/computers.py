@@ -59,7 +59,7 @@ class Computer:
         """Start the node's process."""
         log = (self.home / "test.log").open("ab")
         environment = dict(os.environ) | {MARK: str(self.home)}
-        command = [*self.prefix, sys.executable, "-m", "colla", "--home", str(self.home), "up"]
+        command = [*self.prefix, sys.executable, "-m", "colla", "up", "--home", str(self.home)]
         self.process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
         )

@@ -72,6 +72,7 @@ class Desk:
         self._waiting: dict[int, Any] = {}
         self._inviting: dict[int, Inviting] = {}
         self._joining: int | None = None
+        self._met_s: dict[NodeId, float] = {}
 
     # -- waiting for the permission to write ----------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Desk:
                     return self._join(request_id, request, now)
                 case Contribute(contribution=contribution):
                     router.contribute(contribution, now)
-                    left = self._executor.replica_count()
+                    left = len(self._executor.replicas())
                     self._foundation.outbox.put(Answer(request_id, Contributed(contribution, left)))
                 case Reconnect():
                     self._reconnect(request_id, request, now)
@@ -178,6 +179,22 @@ class Desk:
         if self._joining is not None:
             self._foundation.outbox.put(Answer(self._joining, Refusal(code, text)))
             self._joining = None
+
+    def peer_found(self, node: NodeId, addresses: tuple[str, ...], now: Instant) -> None:
+        """Somebody named a node that no record names (yet): meet it, the handshake decides; not too often.
+
+        That is how a node whose disk was lost finds its group again, and how neighbours on a LAN meet a new member.
+        """
+        found = self._foundation
+        config = found.config.membership
+        if not node or found.membership.node(node) is not None or found.admission.has_link(node):
+            return
+        self._met_s = {
+            other: at_s for other, at_s in self._met_s.items() if now.boot_s - at_s < config.unknown_dial_s
+        }
+        if node not in self._met_s and len(self._met_s) < config.peers_pending_max:
+            self._met_s[node] = now.boot_s
+            found.outbox.put(Dial(found.outbox.new_id(), node, addresses))
 
     def _reconnect(self, request_id: int, request: Reconnect, now: Instant) -> None:
         found = self._foundation

@@ -41,6 +41,7 @@ from colla.protocol.supervision.messages import (
     HeldOfferDue,
     InventoryQuery,
     Offer,
+    OrphansDue,
     Preseed,
     StartSlotDue,
     StopOrder,
@@ -57,7 +58,7 @@ class Executor(Agent):
     """See the module's docstring."""
 
     MESSAGES = TO_EXECUTORS
-    TIMERS = (HeldOfferDue, DrainDue, StopRetryDue, StartSlotDue, SurveyDue)
+    TIMERS = (HeldOfferDue, DrainDue, StopRetryDue, StartSlotDue, SurveyDue, OrphansDue)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -66,6 +67,7 @@ class Executor(Agent):
         self._running = Running(setting, context.holdings.holds, self._owner)
         self._obeying = Obeying(setting, self._running, self._echoes)
         self._partners: list[NodeId] = []
+        self._epoch = 0
 
     # -- what the API and the router read ----------------------------------------------------------------------
 
@@ -77,6 +79,7 @@ class Executor(Agent):
 
     def start(self, now: Instant) -> None:
         self._running.survey(now)
+        self._look_for_orphans_in(self.context.config.supervision.orphans_interval_s, now)
 
     def resumed(self, gap_s: float, now: Instant) -> None:
         self._echoes.clear()
@@ -113,6 +116,10 @@ class Executor(Agent):
                 self._running.slot_due(now)
             case SurveyDue():
                 self._running.survey_due(timer.epoch, now)
+            case OrphansDue():
+                if timer.epoch == self._epoch:
+                    self._obeying.tell_orphans(now)
+                    self._look_for_orphans_in(self.context.config.supervision.orphans_interval_s, now)
             case _:
                 raise TypeError(f"not for an executor: {timer!r}")
         self._flush(now)
@@ -165,6 +172,10 @@ class Executor(Agent):
         self._flush(now)
 
     # -- steps -------------------------------------------------------------------------------------------------
+
+    def _look_for_orphans_in(self, seconds: float, now: Instant) -> None:
+        self._epoch += 1
+        self.context.outbox.wake_in(seconds, OrphansDue(self._epoch), now)
 
     def _owner(self) -> Owner:
         member = self.context.membership.owner_of(self.context.identity.node)

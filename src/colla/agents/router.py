@@ -216,7 +216,8 @@ class Router:
                 self._admission(self.foundation.admission.link_closed(peer, now), now)
                 self._presence(self.presence.link_closed(peer, reason, now), now)
             case PeerFound(node=node, addresses=addresses):
-                self.presence.peer_found(node, addresses, now)
+                self._presence(self.presence.peer_found(node, addresses, now), now)
+                self.desk.peer_found(node, addresses, now)
             case AddressesChanged(addresses=addresses):
                 self._own.addresses = addresses
                 self._presence(self.presence.addresses_changed(addresses, now), now)

@@ -64,6 +64,7 @@ OWN_OBJECTS_BYTES = 4 * 1024**3
 """What a member's own puts may take beside what the owner gives to the group."""
 ADDRESS_CHECK_S = 5.0
 DISCOVERY_CHECK_S = 30.0
+CONTACT_S = 10.0
 ENVIRONMENTS_WAIT_S = 5.0
 LEAVE_WAIT_S = 30.0
 
@@ -170,8 +171,7 @@ class Node:
             await self.replicas.attached(ENVIRONMENTS_WAIT_S)
             self._background_of(self._watch_addresses())
             running = asyncio.create_task(self.runner.run(), name="runner")
-            for peer in self.settings.peers:
-                self.post(PeerFound(NodeId(bytes.fromhex(peer.node)), peer.addresses))
+            self._background_of(self._meet_contacts())
             self._background_of(self._discover())
             await self._open_doors()
             await self.relaying.start()
@@ -275,6 +275,15 @@ class Node:
                 self._addresses = addresses
                 self.post(AddressesChanged(addresses))
             await asyncio.sleep(ADDRESS_CHECK_S)
+
+    async def _meet_contacts(self) -> None:
+        """While no record says that this node belongs, the contacts of its ticket are all that it knows."""
+        while True:
+            for peer in self.settings.peers:
+                self.post(PeerFound(NodeId(bytes.fromhex(peer.node)), peer.addresses))
+            if not self.settings.peers or self.core.membership.node(self.identity.node) is not None:
+                return
+            await asyncio.sleep(CONTACT_S)
 
     async def _discover(self) -> None:
         if not self.settings.lan_discovery:

@@ -119,6 +119,10 @@ class Admission:
         link = self._links.get(peer)
         return peer == self._identity.node or (link is not None and link.accepted)
 
+    def has_link(self, peer: NodeId) -> bool:
+        """Whether a link to the peer is open, accepted or not."""
+        return peer in self._links
+
     def peers(self) -> tuple[NodeId, ...]:
         """The accepted peers, sorted."""
         return tuple(sorted(peer for peer, link in self._links.items() if link.accepted))
