@@ -325,6 +325,10 @@ class Computer:
         )
 
     def persist(self, effect: Persist, done: Callable[[Outcome], None]) -> None:
+        for observer in self._observers:
+            observer.performed(self, effect)
+        names = b",".join(str(type(write).__name__).encode() for write in effect.writes)
+        self.world.trace.record(self.world.now_s, b"p", self.node, names)
         self.disk.persist(effect, done)
 
     def will_step(self, event: Event) -> None:

@@ -135,7 +135,8 @@ class Process:
             self._step(Resumed(gap_s))
         overdue, self._overdue = sorted(self._overdue, key=lambda item: item[:2]), []
         for at_s, generation, timer in overdue:
-            self._timer_due(at_s, generation, timer)
+            if generation == self._generation:
+                self._step(TimerDue(timer, self._clock.boot_s() - at_s))
         self._release()
 
     # -- events ---------------------------------------------------------------------------------------------

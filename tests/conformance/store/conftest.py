@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from colla.kernel.durable import Durable
 from colla.kernel.effects import Persist
 from colla.kernel.events import Persisted, PersistFailed
 from colla.node.store import RecordStore
+from colla.sim.disk import Disk
+from colla.sim.world import World
 
 NAME = "records.db"
 
@@ -82,7 +85,40 @@ class SqliteDisk:
         self._loop.close()
 
 
-PROVIDERS: dict[str, Callable[[Path], Any]] = {"sqlite": SqliteDisk}
+class SimulatedDisk:
+    """The simulator's twin, in virtual time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._world = World(1)
+        self._disk = Disk(self._world, Random(1))
+
+    def load(self) -> Durable:
+        return self._disk.load()
+
+    def persist(self, *effects: Persist) -> list[Persisted | PersistFailed]:
+        outcomes: list[Persisted | PersistFailed] = []
+        for effect in effects:
+            self._disk.persist(effect, outcomes.append)
+        self._world.run_until(lambda: len(outcomes) == len(effects), within_s=60.0)
+        return outcomes
+
+    def crash(self) -> None:
+        self._disk.crash()
+
+    def restart(self) -> None:
+        self._disk.crash()  # Everything that was asked for had its outcome: an end in order loses no more.
+
+    def fill(self) -> None:
+        self._disk.fill()
+
+    def free(self) -> None:
+        self._disk.free()
+
+    def close(self) -> None:
+        pass
+
+
+PROVIDERS: dict[str, Callable[[Path], Any]] = {"simulated": SimulatedDisk, "sqlite": SqliteDisk}
 
 
 @pytest.fixture(params=sorted(PROVIDERS))

@@ -1,0 +1,303 @@
+"""Safety, checked while a simulation runs: what must never happen, whatever fails.
+
+* An executor never obeys a lower ballot after a higher one.
+* A node never runs two replicas of one service.
+* No executor launches a service whose elimination its own node knows, and what a node knows eliminated never returns.
+* An executor never launches what its owner refuses.
+* A frontier never claims what is not held (looked at now and then).
+* A write acknowledged as durable on n nodes is not lost while fewer than n were wiped (looked at when all are back).
+
+The checkers know the truth (what was sent, what is on disks, what runs) and keep their own account of it, so that they
+share no mistake with the agents. A breach raises `Violation` at once, with seed, replay command and stories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from colla.agents.requests import Written
+from colla.kernel.effects import (
+    Answer,
+    DropCell,
+    Effect,
+    LaunchReplica,
+    Persist,
+    Send,
+    StoreCell,
+    StoreRecord,
+)
+from colla.kernel.events import Event, MessageReceived
+from colla.model.contribution import AgentKind, Contribution
+from colla.model.ids import LogId, MemberId, NodeId, ReplicaId, ServiceId
+from colla.model.location import NO_BALLOT, Ballot
+from colla.model.record import TOPIC_CATALOGUE, Key, Record, parse_record
+from colla.model.service import Specification
+from colla.protocol.catalogue.bodies import KIND_GONE
+from colla.protocol.records.summary import log_name
+from colla.protocol.supervision.messages import Offer, OfferAnswer, StopAnswer, StopOrder
+from colla.sim.computer import Computer
+from colla.sim.group import SimGroup
+
+LOOK_EVERY_S = 2.0
+"""What is too dear to check after every step is checked so often."""
+OBEYED_CELLS = "obeyed-ballot/"
+
+
+class Violation(AssertionError):
+    """Something happened that must never happen."""
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """A write that somebody was told is durable on `copies` nodes; `wiped` computers there were then."""
+
+    records: list[Record]
+    copies: int
+    wiped: int
+
+
+@dataclass(slots=True)
+class Account:
+    """What the checkers remember of one computer."""
+
+    obeyed: dict[ServiceId, Ballot] = field(default_factory=dict)
+    durable: dict[str, Ballot] = field(default_factory=dict)
+    offers: dict[tuple[NodeId, int], Ballot] = field(default_factory=dict)
+    stops: dict[tuple[NodeId, ReplicaId], Ballot] = field(default_factory=dict)
+    gone: dict[ServiceId, None] = field(default_factory=dict)
+    unacknowledged: dict[ServiceId, list[list[Record]]] = field(default_factory=dict)
+    wiped: int = 0
+
+
+class SafetyChecks:
+    """All of them, for one group. Made once, before anything interesting happens."""
+
+    def __init__(self, group: SimGroup) -> None:
+        self.group = group
+        self.checked = 0
+        self.acknowledged: list[Acknowledged] = []
+        self._accounts: dict[str, Account] = {}
+        self._records: dict[LogId, dict[bytes, Record]] = {}
+        group.observers.append(self)
+        group.world.after(LOOK_EVERY_S, self._look)
+
+    # -- computer.Observer ----------------------------------------------------------------------------------
+
+    def will_step(self, computer: Computer, event: Event) -> None:
+        if not isinstance(event, MessageReceived):
+            return
+        account, message = self._account(computer), event.message
+        if isinstance(message, Offer):
+            account.offers[event.peer, message.offer] = message.ballot
+        elif isinstance(message, StopOrder):
+            account.stops[event.peer, message.replica] = message.ballot
+
+    def stepped(self, computer: Computer, event: Event, effects: list[Effect]) -> None:
+        self.checked += 1
+        for effect in effects:
+            if isinstance(effect, LaunchReplica):
+                self._may_launch(computer, effect)
+
+    def performed(self, computer: Computer, effect: Effect) -> None:
+        account = self._account(computer)
+        match effect:
+            case Send(to=to, message=OfferAnswer() as answer) if answer.accepted:
+                self._obeys(
+                    computer, answer.service, account.offers.get((to, answer.offer), NO_BALLOT), "offer"
+                )
+            case Send(to=to, message=StopAnswer() as answer) if not answer.code:
+                ballot = account.stops.get((to, answer.replica), NO_BALLOT)
+                self._obeys(computer, answer.service, ballot, "stop order")
+            case LaunchReplica():
+                self._one_replica(computer, effect)
+            case Persist():
+                self._persists(computer, account, effect)
+            case Answer(result=Written(service=service, copies=copies)):
+                self._written(account, service, copies)
+            case _:
+                pass
+
+    def _account(self, computer: Computer) -> Account:
+        account = self._accounts.setdefault(computer.name, Account())
+        if account.wiped != computer.wiped:
+            # Another disk: what was promised on the old one is forgotten with it.
+            account = self._accounts[computer.name] = Account(wiped=computer.wiped)
+        return account
+
+    def _violated(self, why: str, *computers: Computer) -> None:
+        raise Violation(self.group.describe(f"safety violated: {why}", list(computers)))
+
+    # -- ballots --------------------------------------------------------------------------------------------
+
+    def _obeys(self, computer: Computer, service: ServiceId, ballot: Ballot, what: str) -> None:
+        if ballot == NO_BALLOT:
+            return
+        obeyed = self._account(computer).obeyed
+        highest = obeyed.get(service, NO_BALLOT)
+        if ballot < highest:
+            text = f"{computer.name} obeys a {what} of {ballot} after {highest}"
+            self._violated(text, computer, self.group.of(ballot.node))
+        obeyed[service] = ballot
+
+    def _persists(self, computer: Computer, account: Account, effect: Persist) -> None:
+        own: dict[ServiceId, list[Record]] = {}
+        for write in effect.writes:
+            match write:
+                case StoreRecord(record=signed):
+                    record = parse_record(signed)
+                    if record.log.node == computer.node:
+                        self._records.setdefault(record.log.id, {})[record.digest] = record
+                        if record.log.topic == TOPIC_CATALOGUE:
+                            own.setdefault(ServiceId(record.key.subject), []).append(record)
+                case StoreCell(name=name, value=value) if name.startswith(OBEYED_CELLS):
+                    ballot = msgspec.msgpack.decode(value, type=Ballot)
+                    if ballot < account.durable.get(name, NO_BALLOT):
+                        self._violated(f"{computer.name} lowers {name} to {ballot}", computer)
+                    account.durable[name] = ballot
+                case DropCell(name=name):
+                    account.durable.pop(name, None)
+                case _:
+                    pass
+        for service, records in own.items():
+            account.unacknowledged.setdefault(service, []).append(records)
+
+    # -- replicas -------------------------------------------------------------------------------------------
+
+    def _may_launch(self, computer: Computer, effect: LaunchReplica) -> None:
+        core, specification = computer.core, effect.specification
+        if core.catalogue.eliminated(effect.service):
+            text = f"{computer.name} launches {specification.name}, which it knows to be eliminated"
+            self._violated(text, computer)
+        owner = core.membership.owner_of(computer.node)
+        why = refusal_of(core.contribution, owner, specification, self.group)
+        if why:
+            self._violated(f"{computer.name} launches {specification.name} though {why}", computer)
+
+    def _one_replica(self, computer: Computer, effect: LaunchReplica) -> None:
+        others = [
+            running
+            for running in computer.environment.replicas.values()
+            if running.service == effect.service and running.replica != effect.replica
+        ]
+        if others:
+            text = f"{computer.name} starts a second replica of {effect.specification.name}"
+            self._violated(text, computer)
+
+    # -- now and then ---------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self.group.world.after(LOOK_EVERY_S, self._look)
+        for computer in self.group.up():
+            self.look_at(computer)
+
+    def look_at(self, computer: Computer) -> None:
+        """The dear checks of one node that is up."""
+        account, catalogue = self._account(computer), computer.core.catalogue
+        for service in account.gone:
+            if catalogue.service(service) is not None or not catalogue.eliminated(service):
+                self._violated(
+                    f"{computer.name} has {service.hex()[:10]} again, which was eliminated", computer
+                )
+        for service in self.group.services:
+            if catalogue.eliminated(service):
+                account.gone[service] = None
+        self._frontiers(computer)
+
+    def _frontiers(self, computer: Computer) -> None:
+        book = computer.core.foundation.book
+        for topic in book.topics:
+            held_of: dict[LogId, list[Record]] = {}
+            for record in book.all_records(topic):
+                held_of.setdefault(record.log.id, []).append(record)
+            names = {frontier.log: frontier.number for frontier in book.summary((topic,))}
+            for log, held in held_of.items():
+                frontier = names.get(log_name(held[0].log), 0)
+                lost = missing(self._records.get(log, {}).values(), held, frontier)
+                if lost and not self._forked(log):
+                    text = (
+                        f"{computer.name} claims a log of {topic} up to {frontier} but lacks {lost[0].number}"
+                    )
+                    self._violated(text, computer)
+
+    def _forked(self, log: LogId) -> bool:
+        """Whether an old disk gave this log two branches: then numbers mean two records each."""
+        records = self._records.get(log, {}).values()
+        return len({record.number for record in records}) < len(records)
+
+    # -- acknowledged writes --------------------------------------------------------------------------------
+
+    def _written(self, account: Account, service: ServiceId, copies: int) -> None:
+        waiting = account.unacknowledged.get(service)
+        if waiting:
+            records = waiting.pop(0)
+            if copies >= 2:
+                self.acknowledged.append(Acknowledged(records, copies, self._wiped()))
+
+    def _wiped(self) -> int:
+        return sum(computer.wiped for computer in self.group.computers)
+
+    def check_writes(self) -> int:
+        """When all computers are back and have met: no acknowledged write is lost. Returns how many were checked."""
+        checked = 0
+        books = [computer.core.foundation.book for computer in self.group.up()]
+        held = [record for book in books for record in book.all_records(TOPIC_CATALOGUE)]
+        for write in self.acknowledged:
+            if self._wiped() - write.wiped >= write.copies:
+                continue
+            checked += 1
+            for record in write.records:
+                of_log = [other for other in held if other.log.id == record.log.id]
+                if missing([record], of_log, record.number):
+                    text = (
+                        f"record {record.number} about {record.key} was acknowledged on {write.copies} nodes"
+                    )
+                    self._violated(f"{text} and is lost", self.group.of(record.log.node))
+        return checked
+
+
+def missing(existing: Iterable[Record], held: list[Record], through: int) -> list[Record]:
+    """Which of a log's existing records up to that number are neither held nor replaced by what is held."""
+    digests = {record.digest: None for record in held}
+    return [
+        record
+        for record in existing
+        if record.number <= through and record.digest not in digests and not _replaced(record, held)
+    ]
+
+
+def _replaced(record: Record, held: list[Record]) -> bool:
+    """Whether a later record of the same log, which says so or is a tombstone, stands in its place."""
+    for later in held:
+        if later.number <= record.number or later.key.subject != record.key.subject:
+            continue
+        if later.log.topic == TOPIC_CATALOGUE and later.key == Key(KIND_GONE, record.key.subject):
+            return True
+        if later.key == record.key and any(
+            seen.log == record.log.id and seen.number >= record.number for seen in later.seen
+        ):
+            return True
+    return False
+
+
+def refusal_of(
+    gives: Contribution, owner: MemberId | None, specification: Specification, group: SimGroup
+) -> str:
+    """Why the owner of a computer does not let a new replica of this start, or nothing. Their own words count."""
+    names = {person.id: person.name for person in group.people}
+    if gives.paused:
+        return "it is paused"
+    if gives.draining:
+        return "it is draining"
+    if not gives.carries(AgentKind.EXECUTOR):
+        return "it carries no executor"
+    if specification.environment not in gives.environments:
+        return "it does not give the environment"
+    if gives.own_only and specification.owner != owner:
+        return "it runs only its owner's services"
+    allowed = (specification.owner.hex(), names.get(specification.owner, ""))
+    if gives.members and not any(member in gives.members for member in allowed):
+        return "it does not run this member's services"
+    return ""

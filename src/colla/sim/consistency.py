@@ -1,0 +1,163 @@
+"""Liveness: is the group consistent now, judged by the truth and not by what agents believe? (DESIGN section 12)
+
+Over all nodes that are up and belong to the group: (a) all hold the same catalogue; (b) each active service has exactly
+one master and all dispatchers agree who it is; (c) it has the replicas asked for, or as many as willing executors allow,
+all on nodes that are up, and inactive or eliminated ones have none; (d) every location that a user agent would hand out
+is live, and none hands out nothing while a replica lives.
+
+*Up* is what the computers are, *lives* what answers in their environments, *willing* what their owners' settings say.
+"""
+
+from __future__ import annotations
+
+from colla.agents.requests import LocateService
+from colla.model.contribution import AgentKind
+from colla.model.ids import ServiceId
+from colla.model.service import Service
+from colla.sim.checkers import SafetyChecks, refusal_of
+from colla.sim.computer import Computer
+from colla.sim.group import Failed, SimGroup
+
+WATCH_AGAIN_S = 60.0
+"""A user agent goes on watching a service for longer than this after it was asked."""
+LOOK_EVERY_S = 0.25
+
+
+def problems(group: SimGroup) -> list[str]:
+    """What is not consistent now, as sentences that begin with (a) to (d); empty when everything is."""
+    members = [computer for computer in group.up() if group.joined(computer)]
+    if not members:
+        return ["nobody is up"]
+    found = _catalogues(members)
+    if found:
+        return found
+    services = members[0].core.catalogue.services()
+    for service in services:
+        found += _masters(members, service)
+        found += _replicas(group, members, service)
+        found += _locations(members, service)
+    known = {service.id for service in services}
+    for computer in members:
+        for running in computer.environment.replicas.values():
+            if running.service not in known:
+                found.append(f"(c) {computer.name} runs a replica of something that does not exist")
+    return found
+
+
+def _catalogues(members: list[Computer]) -> list[str]:
+    first = members[0].core.catalogue.fingerprint()
+    others = [one.name for one in members if one.core.catalogue.fingerprint() != first]
+    return [f"(a) other catalogues than {members[0].name}: {', '.join(others)}"] if others else []
+
+
+def _dispatchers(members: list[Computer]) -> list[Computer]:
+    return [one for one in members if one.settings.contribution.carries(AgentKind.DISPATCHER)]
+
+
+def _masters(members: list[Computer], service: Service) -> list[str]:
+    dispatchers = _dispatchers(members)
+    masters = [one for one in dispatchers if service.id in one.core.dispatcher.masters()]
+    if not service.active:
+        return [f"(b) {one.name} masters {service.name}, which is not active" for one in masters]
+    if not dispatchers:
+        return []
+    if len(masters) != 1:
+        return [f"(b) {service.name} has {len(masters)} masters: {', '.join(one.name for one in masters)}"]
+    master = masters[0].node
+    others = [
+        one.name
+        for one in dispatchers
+        if one.core.dispatcher.master_of(service.id, one.clock.now()) != master
+    ]
+    return [f"(b) {', '.join(others)} do not know the master of {service.name}"] if others else []
+
+
+def willing(group: SimGroup, members: list[Computer], service: Service) -> list[Computer]:
+    """Whose owners would let a replica of the service run."""
+    return [
+        one
+        for one in members
+        if not refusal_of(one.settings.contribution, group.owner(one).id, service.specification, group)
+    ]
+
+
+def _replicas(group: SimGroup, members: list[Computer], service: Service) -> list[str]:
+    here = [one for one in members if one.environment.of(service.id)]
+    if not service.active:
+        return [f"(c) {one.name} runs {service.name}, which is not active" for one in here]
+    may = willing(group, members, service)
+    found = [f"(c) {one.name} runs {service.name} against its owner's will" for one in here if one not in may]
+    version = service.specification.version
+    sound = [
+        one
+        for one in here
+        if any(run.serves and run.specification.version == version for run in one.environment.of(service.id))
+    ]
+    wanted = min(service.replicas, len(may))
+    if len(sound) != wanted or len(here) != len(sound):
+        text = f"(c) {service.name}: {len(sound)} sound of {len(here)} replicas, {wanted} wanted"
+        found.append(f"{text}, on {', '.join(one.name for one in here)}")
+    return found
+
+
+def _locations(members: list[Computer], service: Service) -> list[str]:
+    if not service.active:
+        return []
+    found = []
+    alive = {
+        running.replica: None
+        for one in members
+        for running in one.environment.of(service.id)
+        if running.serves
+    }
+    for one in members:
+        if not one.settings.contribution.carries(AgentKind.USER):
+            continue
+        handed_out = one.core.user.locations(service.id)
+        if any(location.replica not in alive for location in handed_out):
+            found.append(f"(d) {one.name} hands out a location of {service.name} that is not live")
+        if alive and not handed_out:
+            found.append(f"(d) {one.name} hands out no location of {service.name}")
+    return found
+
+
+def watch(group: SimGroup) -> None:
+    """Somebody at every node is interested in every active service."""
+    for computer in group.up():
+        if not group.joined(computer):
+            continue
+        for service in computer.core.catalogue.services():
+            if service.active:
+                computer.ask(LocateService(ServiceId(service.id)))
+
+
+def settle(
+    group: SimGroup, within_s: float, checks: SafetyChecks | None = None, stays_s: float = 0.0
+) -> float:
+    """Let time pass until the group is consistent (and stays so for `stays_s`); how long it took.
+
+    Raises `Failed` with what is wrong. With `checks`, no acknowledged write may be lost then.
+    """
+    began_s = group.world.now_s
+    watched_s = float("-inf")
+    consistent_s: float | None = None
+    found: list[str] = []
+    while group.world.now_s - began_s <= within_s + stays_s:
+        if group.world.now_s - watched_s >= WATCH_AGAIN_S:
+            watch(group)
+            watched_s = group.world.now_s
+        found = problems(group)
+        if found:
+            consistent_s = None
+            if group.world.now_s - began_s > within_s:
+                break
+        elif consistent_s is None:
+            consistent_s = group.world.now_s
+        if consistent_s is not None and group.world.now_s - consistent_s >= stays_s:
+            if checks is not None:
+                checks.check_writes()
+            return consistent_s - began_s
+        group.run(LOOK_EVERY_S)
+    raise Failed(
+        group.describe(f"not consistent within {within_s:g} s:\n  " + "\n  ".join(found), group.computers)
+    )

@@ -1,0 +1,116 @@
+"""Objects travel from holders that are there, in the time that a line takes; damage is seen when it is read."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from colla.kernel.effects import FetchObject
+from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
+from colla.model.ids import NodeId, ObjectId
+from colla.sim.disk import Disk
+from colla.sim.links import SimLinks
+from colla.sim.network import Line, Network, Partition
+from colla.sim.objects import Objects
+from colla.sim.world import World
+
+SITE = ObjectId(b"site")
+LINE = Line(delay_s=0.005, jitter_s=0.0, upload_bytes_s=1_000_000.0)
+
+
+class Place:
+    """A computer with a disk and objects."""
+
+    def __init__(self, world: World, network: Network, name: str, places: dict[NodeId, Place]) -> None:
+        self.name, self.address, self.line, self.awake = name, f"10.0.0.1:{name}", LINE, True
+        self.heard: list[Event] = []
+        self.node = NodeId(name.encode())
+        self.links: SimLinks | None = SimLinks(world, network, self.node, self, self)
+        self.disk = Disk(world, Random(1))
+        self.objects = Objects(world, network, self.disk, self, places.get, self.heard.append)
+        places[self.node] = self
+
+    def link_opened(self, peer: NodeId, addresses: tuple[str, ...]) -> None: ...
+    def link_closed(self, peer: NodeId, reason: str) -> None: ...
+    def frame_received(self, peer: NodeId, frame: bytes) -> None: ...
+
+
+@pytest.fixture
+def places(world: World, network: Network) -> dict[str, Place]:
+    by_node: dict[NodeId, Place] = {}
+    return {name: Place(world, network, name, by_node) for name in "abc"}
+
+
+def fetch(places: dict[str, Place], holders: str) -> None:
+    nodes = tuple(places[name].node for name in holders)
+    places["a"].objects.fetch(FetchObject(1, SITE, nodes), places["a"].heard.append)
+
+
+def test_fetching_takes_as_long_as_the_line(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 2_000_000)
+    fetch(places, "b")
+    world.run(1.9)
+    assert places["a"].heard == []
+    world.run(0.5)
+    assert places["a"].heard == [ObjectFetched(1, SITE, 2_000_000)]
+    assert places["a"].objects.held() == [(SITE, 2_000_000)]
+
+
+def test_the_next_holder_goes_on_where_one_broke_off(
+    world: World, network: Network, places: dict[str, Place]
+) -> None:
+    for name in "bc":
+        places[name].objects.put(SITE, 10_000_000)
+    fetch(places, "bc")
+    world.run(8.0)
+    network.add(Partition(["a"], ["b"]))
+    world.run(15.0 + 1.0)
+    assert places["a"].heard == []
+    world.run(3.0)
+    assert places["a"].heard == [ObjectFetched(1, SITE, 10_000_000)]
+
+
+def test_nobody_has_it(world: World, places: dict[str, Place]) -> None:
+    fetch(places, "bc")
+    world.run(1.0)
+    assert [type(event) for event in places["a"].heard] == [FetchFailed]
+
+
+def test_nobody_can_be_reached(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 1000)
+    places["b"].links = None
+    fetch(places, "b")
+    world.run(4.0)
+    assert places["a"].heard == []
+    world.run(2.0)
+    assert [type(event) for event in places["a"].heard] == [FetchFailed]
+
+
+def test_damage_is_seen_when_it_is_read(world: World, places: dict[str, Place]) -> None:
+    for name in "bc":
+        places[name].objects.put(SITE, 1000)
+    places["b"].objects.damage(SITE)
+    fetch(places, "bc")
+    world.run(1.0)
+    assert [type(event) for event in places["b"].heard] == [ObjectDamaged]
+    assert places["b"].objects.held() == []
+    assert places["a"].heard == [ObjectFetched(1, SITE, 1000)]
+
+
+def test_a_crash_ends_a_transfer(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 2_000_000)
+    fetch(places, "b")
+    world.run(1.0)
+    places["a"].objects.crash()
+    world.run(60.0)
+    assert places["a"].heard == [] and places["a"].objects.held() == []
+
+
+def test_a_full_disk_takes_no_object(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 1000)
+    places["a"].disk.fill()
+    fetch(places, "b")
+    world.run(1.0)
+    (failed,) = places["a"].heard
+    assert isinstance(failed, FetchFailed) and "full" in failed.why
