@@ -318,6 +318,7 @@ def log_to(folder: Path, *, quiet: bool, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     logging.getLogger("colla").setLevel(level)
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)  # It warns of every interface that is down.
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)

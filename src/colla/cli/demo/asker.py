@@ -8,7 +8,9 @@ line of JSON in the plan's log file. A request counts as answered when the statu
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 import time
 from hashlib import blake2b
 from pathlib import Path
@@ -99,8 +101,15 @@ async def ask_always(plan: Plan, log: IO[bytes]) -> None:
             await asyncio.sleep(max(0.0, -behind_s))
 
 
+def end_with_input() -> None:
+    """End this process when whoever started it is gone."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
 def main(path: str) -> None:
-    """Read the plan and ask until killed."""
+    """Read the plan and ask until killed, or until the input ends."""
+    threading.Thread(target=end_with_input, daemon=True).start()
     plan = msgspec.json.decode(Path(path).read_bytes(), type=Plan)
     with Path(plan.log).open("ab") as log:
         asyncio.run(ask_always(plan, log))

@@ -33,6 +33,9 @@ async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> 
             counting.cancel()
             stage.screen.close()
         kept = keep
+    except BaseException:
+        out.note(f"What the nodes wrote is kept in {stage.root}")
+        raise
     finally:
         await stage.close(keep=kept)
     result = _result(stage, time.time() - began_s)

@@ -13,6 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -24,7 +26,17 @@ from colla.cli.demo.offers import site_paths, write_app, write_site
 from colla.cli.demo.report import Act
 from colla.cli.demo.requests import Dark, RequestLog
 from colla.cli.demo.screen import Screen
-from colla.cli.demo.watching import ABSENT, UNPLUGGED, Moment, Timeline, Watcher, find, is_present, running
+from colla.cli.demo.watching import (
+    ABSENT,
+    UNPLUGGED,
+    Moment,
+    Timeline,
+    Watcher,
+    find,
+    is_absent,
+    is_present,
+    running,
+)
 from colla.client.types import InviteRequest, StatusReport
 from colla.model.errors import CollaError
 
@@ -196,11 +208,12 @@ class Stage:
         """Wait until these are seen as absent; returns when the first of the nodes, or the laptop, saw the last one."""
         await self.watcher.until(
             f"{', '.join(names)} absent",
-            lambda view: not any(is_present(view, name) for name in names),
+            lambda view: all(is_absent(view, name) for name in names),
             REPAIR_TIMEOUT_S,
         )
         seen = [self.timeline.first(ABSENT, since_s, about=(name,)) for name in names]
-        return max(each for each in seen if each is not None)
+        # A node that tells of an absence knew it before the laptop showed it.
+        return max((each for each in seen if each is not None), default=time.time())
 
     async def full_number(
         self, names: tuple[str, ...] = (SITE, APP), timeout_s: float = REPAIR_TIMEOUT_S
@@ -254,7 +267,5 @@ def _free_port() -> int:
 
 def short_root() -> Path:
     """A new folder whose path is short, since sockets lie in it."""
-    import tempfile
-
     base = os.environ.get("TMPDIR", "/tmp")
     return Path(tempfile.mkdtemp(prefix="colla-demo-", dir=base))

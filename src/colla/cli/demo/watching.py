@@ -83,6 +83,11 @@ def is_present(report: StatusReport, name: str) -> bool:
     return any(each.name == name and each.phase == "present" for each in report.computers)
 
 
+def is_absent(report: StatusReport, name: str) -> bool:
+    """Whether that computer is known to be away."""
+    return any(each.name == name and each.phase == "absent" for each in report.computers)
+
+
 class Watcher:
     """Looks at the group through the laptop and listens to every node."""
 
