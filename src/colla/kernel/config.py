@@ -89,6 +89,7 @@ class PresenceConfig(msgspec.Struct, frozen=True):
     confirm_s: float = 3.0
     lapse_s: float = 5.0
     doubt_s: float = 10.0
+    quiet_s: float = 30.0
     table_interval_s: float = 30.0
     table_again_s: float = 2.0
     table_agains_max: int = 5

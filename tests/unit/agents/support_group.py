@@ -697,13 +697,14 @@ class MiniGroup:
         self.at(self.t + 0.2, lambda: self._left(node, start))
 
     def _left(self, node: Node, start: int) -> None:
+        if node.start_number != start:
+            return
         for other in self.nodes.values():
             if other is not node and other.up and self.linked(node, other):
                 entry = other.presence.entries.get(node.id)
                 if entry is not None:
                     self._set(other, node, PresencePhase.LEFT, self.t, entry.absences)
-        if node.start_number == start:
-            self.kill(node)
+        self.kill(node)
 
     def contribute(self, node: Node, contribution: Contribution) -> None:
         node.own.contribution = contribution

@@ -24,7 +24,7 @@ import msgspec
 from colla.kernel.messages import Message
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ServiceId, digest
-from colla.model.location import NO_BALLOT, Ballot, Replica
+from colla.model.location import Ballot, Replica
 from colla.protocol.election.book import MasterBook
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.messages import (
@@ -231,6 +231,8 @@ class Announcing:
         mine = self.masteries.get(message.service)
         if mine is not None:
             ballot, heard_s = mine.ballot, 0.0
+            # Who asks may still take itself for a secondary, and me for silent.
+            self._send_knowledge(peer, message.service, mine, now)
         else:
             ballot = self._book.ballot(message.service)
             heard_s = self._book.witness_s(message.service, peer, now)
@@ -404,9 +406,11 @@ class Announcing:
         entries = []
         for service in self._book.watched():
             mine = self.masteries.get(service)
-            ballot = mine.ballot if mine is not None else self._book.ballot(service)
-            if ballot != NO_BALLOT:
-                entries.append(MasteryEntry(service, ballot))
+            known = self._book.known(service)
+            if mine is not None:
+                entries.append(MasteryEntry(service, mine.ballot))
+            elif known is not None:
+                entries.append(MasteryEntry(service, known.ballot))
         return entries
 
     def _hand_over(

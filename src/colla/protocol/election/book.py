@@ -100,7 +100,9 @@ class MasterBook:
     def hearsay(self, service: ServiceId, ballot: Ballot) -> bool:
         """A third party says so. Returns whether it was news."""
         watch = self._watches.get(service)
-        if watch is None or ballot <= watch.floor:
+        if watch is None or ballot < watch.floor or ballot == NO_BALLOT:
+            return False
+        if watch.known is not None and ballot == watch.known.ballot:
             return False
         watch.floor = ballot
         watch.known = Known(ballot)

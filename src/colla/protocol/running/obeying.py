@@ -94,21 +94,20 @@ class Obeying:
 
     def inventory(self, peer: NodeId, query: InventoryQuery, now: Instant) -> None:
         """A dispatcher asks what runs here."""
-        entries = []
-        for service in query.services[: self._config.supervision.services_per_inventory_max]:
-            existing = self._setting.catalogue.service(service)
-            own = self._running.table.of(service)
-            entries.append(
-                InventoryEntry(
-                    service=service,
-                    ballot=self.floors.pledged(service),
-                    heard_s=self.heard_master_s(service, peer, now),
-                    holds=existing is not None and self._running.holds(existing.specification.object),
-                    replica=self._running.shown(own) if own is not None else None,
-                )
-            )
-        ready, capacity = self._running.surveyed, self._running.capacity()
-        self._send(peer, InventoryAnswer(tuple(entries), capacity, ready, *self._proof(peer, now)))
+        self._send_inventory(peer, query.services, now)
+
+    def tell_orphans(self, now: Instant) -> None:
+        """Tell all dispatchers of the replicas here that no master has claimed for a while: one of them masters them,
+        or will, and would otherwise not know (the offer's master lost an election meanwhile; this node restarted).
+        """
+        stale_s = self._config.election.claim_stale_s
+        orphans = tuple(
+            own.service
+            for own in self._running.table.all()
+            if not own.going and now.boot_s - self._claimed_at_s(own.service) > stale_s
+        )
+        for node in self._setting.dispatchers() if orphans else ():
+            self._send_inventory(node, orphans, now)
 
     def heard_master_s(self, service: ServiceId, asker: NodeId, now: Instant) -> float:
         """How long ago the obeyed master was heard (negative: never, the asker itself, or it restarted since)."""
@@ -232,6 +231,27 @@ class Obeying:
         self._held.clear()
 
     # -- steps -------------------------------------------------------------------------------------------------
+
+    def _claimed_at_s(self, service: ServiceId) -> float:
+        claimed = self._claimed.get(service)
+        return claimed.at_s if claimed is not None else -inf
+
+    def _send_inventory(self, peer: NodeId, services: tuple[ServiceId, ...], now: Instant) -> None:
+        entries = []
+        for service in services[: self._config.supervision.services_per_inventory_max]:
+            existing = self._setting.catalogue.service(service)
+            own = self._running.table.of(service)
+            entries.append(
+                InventoryEntry(
+                    service=service,
+                    ballot=self.floors.pledged(service),
+                    heard_s=self.heard_master_s(service, peer, now),
+                    holds=existing is not None and self._running.holds(existing.specification.object),
+                    replica=self._running.shown(own) if own is not None else None,
+                )
+            )
+        ready, capacity = self._running.surveyed, self._running.capacity()
+        self._send(peer, InventoryAnswer(tuple(entries), capacity, ready, *self._proof(peer, now)))
 
     def _refused_order(self, peer: NodeId, service: ServiceId, ballot: Ballot, now: Instant) -> str:
         if not self._echoes.hears_me(peer, now):

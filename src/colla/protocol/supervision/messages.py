@@ -57,7 +57,10 @@ class InventoryEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class InventoryAnswer(Message, frozen=True, tag="inv!"):
-    """Every executor answers, also one that runs nothing. `ready` is false until it has surveyed its replicas."""
+    """Every executor answers, also one that runs nothing. `ready` is false until it has surveyed its replicas.
+
+    Also sent unasked, to all dispatchers, for replicas that no master supervises: so their master learns of them.
+    """
 
     entries: tuple[InventoryEntry, ...]
     capacity: Capacity
@@ -235,5 +238,11 @@ class StartSlotDue(Timer, frozen=True):
 
 class SurveyDue(Timer, frozen=True):
     """Ask the environments what they run; stale when `epoch` is not the newest."""
+
+    epoch: int
+
+
+class OrphansDue(Timer, frozen=True):
+    """Look whether a replica here is supervised by nobody; stale when `epoch` is not the newest."""
 
     epoch: int
