@@ -25,7 +25,7 @@ from colla.kernel.time import Instant
 from colla.model.errors import CollaError, InvariantViolation
 from colla.model.ids import LogId, NodeId, digest
 from colla.model.keys import verify
-from colla.model.record import Key, Log, Payload, Record, Seen, SignedRecord, sign_record
+from colla.model.record import Key, Log, Payload, Record, SignedRecord, sign_record
 from colla.protocol.records.log import HeldLog
 from colla.protocol.records.order import next_stamp, seen_of
 from colla.protocol.records.own import OwnLogs
@@ -340,8 +340,7 @@ class RecordBook(Shelf):
     def _fork(self, topic: str, merge: _Merge) -> None:
         """Open a new log and say again there what our branch says and nobody had confirmed.
 
-        With the stamp and the `seen` that it had, so that it stays concurrent to the other branch; what it
-        had seen of the forked log counts up to `confirmed` only, since above that a number means two records.
+        With the stamp and the `seen` that it had, so that it stays concurrent to the other branch.
         """
         own = self._own.current(topic)
         if own is None:
@@ -358,9 +357,7 @@ class RecordBook(Shelf):
         for record in branch:
             log = self._own.log(topic)
             number = self._own.next_number(topic)
-            capped = [_capped(entry, old_log.id, own.confirmed) for entry in record.seen]
-            seen = tuple(entry for entry in capped if entry.number)
-            self._sign(Payload(log, number, record.key, record.stamp, seen, record.body), merge)
+            self._sign(Payload(log, number, record.key, record.stamp, record.seen, record.body), merge)
         text = f"An old disk came back: {topic} has two branches, {len(branch)} records were kept beside."
         self._outbox.notify("log_forked", text, node=self.identity.node)
 
@@ -388,7 +385,3 @@ def slot_of(signed: SignedRecord) -> bytes:
 
 def _frontier_cell(topic: str, held: HeldLog) -> str:
     return f"{FRONTIER_CELL_PREFIX}{topic}/{held.name.hex()}"
-
-
-def _capped(entry: Seen, log: LogId, number_max: int) -> Seen:
-    return Seen(log, min(entry.number, number_max)) if entry.log == log else entry

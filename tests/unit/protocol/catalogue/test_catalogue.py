@@ -333,6 +333,16 @@ def test_a_claim_survives_modification_but_not_renaming(ada: Desk, ben: Desk) ->
     assert code(ben.catalogue.modify, second, specification("agenda", BEN), BEN) == "name_taken"
 
 
+def test_a_new_name_is_a_new_claim(ada: Desk, ben: Desk) -> None:
+    """Ada's service is older, but Ben had the name first."""
+    mine = ada.create("calendar", seconds=10)
+    his = ben.create("agenda", seconds=50)
+    ada.write(ada.catalogue.modify(mine, specification("agenda", ADA), ADA), 92)
+    ada.hear(ben)
+    holder = ada.catalogue.by_name("agenda")
+    assert holder is not None and holder.id == his
+
+
 def test_the_loser_of_a_name_may_still_be_modified(ada: Desk, ben: Desk) -> None:
     later = ada.create("calendar", seconds=20)
     ben.create("calendar", seconds=10)

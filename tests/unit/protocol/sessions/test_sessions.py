@@ -473,10 +473,22 @@ def test_a_rejected_record_in_an_inventory_claims_nothing(lab: ModuleType) -> No
     bad = lab.tamper(good[1], body=b"forged")
     name = lab.name_of(good[0])
     entries = b"".join(number.to_bytes(8) + record.digest for number, record in enumerate(good, 1))
-    first.receive(second.id, Summary(session, 1, (NOTES,), (Frontier(name, 0, b"h" * 16),)))
+    first.receive(second.id, Summary(session, 1, (NOTES,), (Frontier(name, 3, b"h" * 16),)))
+    first.receive(second.id, Delta(session, (), ()))
     first.receive(second.id, Inventory(session, name, 0, 3, entries, False))
     first.receive(second.id, Delta(session, (), (good[0].signed, bad, good[2].signed), 3))
     assert {one.log: one.number for one in first.book.summary((NOTES,))}[name] == 1
+
+
+def test_a_whole_inventory_moves_the_frontier(lab: ModuleType) -> None:
+    first, second, session = open_session(lab)
+    seven = lab.forge(6, 7, lab.key("7"))
+    name = lab.name_of(seven)
+    first.receive(second.id, Summary(session, 1, (NOTES,), (Frontier(name, 7, b"h" * 16),)))
+    first.receive(second.id, Delta(session, (), ()))
+    first.receive(second.id, Inventory(session, name, 0, 7, (7).to_bytes(8) + seven.digest, False))
+    first.receive(second.id, Delta(session, (), (seven.signed,), 1))
+    assert {one.log: one.number for one in first.book.summary((NOTES,))}[name] == 7
 
 
 # What sessions tell the book.
