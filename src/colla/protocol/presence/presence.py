@@ -224,7 +224,7 @@ class Presence:
                 for signed in message.announcements:
                     self._learn(peer, signed, now, passes_on=True)
                 for claim in message.claims:
-                    self._hear(claim, now, first_hand=True, passes_on=True)
+                    self._hear(peer, claim, now, first_hand=True, passes_on=True)
             case TableDigest():
                 self._exchange.digest(peer, message, now)
             case TableIndex():
@@ -234,7 +234,7 @@ class Presence:
                 passes_on = now.boot_s - self._started_s > self._config.fresh_s
                 for row in message.rows:
                     self._learn(peer, row.announcement, now, passes_on)
-                    self._hear(row.claim, now, first_hand=False, passes_on=passes_on)
+                    self._hear(peer, row.claim, now, first_hand=False, passes_on=passes_on)
                 self._exchange.wanted(peer, message.wanted)
             case _:
                 pass
@@ -284,7 +284,7 @@ class Presence:
         row = self._own_row()
         node = self._identity.node
         left = Claim(node, row.version[0], row.version[1], RANKED.index(PresencePhase.LEFT))
-        self._gossip.begin(node, left, None, now)
+        self._gossip.begin(node, left, row.signed, now)
         return self._finish(now)
 
     def set_partners(self, purpose: str, nodes: Sequence[NodeId], now: Instant) -> None:
@@ -314,10 +314,9 @@ class Presence:
         self._changes.append(PresenceChange(self._identity.node, PresencePhase.PRESENT))
 
     def _refute(self, version: tuple[int, int], now: Instant) -> None:
-        """Something worse, or of a later life, is said of this node: announce a version above that."""
-        if version >= self._at and not self._stopping:
-            self._at = version
-            self._announce(now)
+        """Something else is said of this node, or it said it in a life that it forgot: announce a version above."""
+        self._at = max(version, self._at)
+        self._announce(now)
 
     def _learn(self, peer: NodeId, signed: SignedAnnouncement, now: Instant, passes_on: bool) -> None:
         """Take in an announcement if it is newer than what is known, and genuine."""
@@ -332,7 +331,7 @@ class Presence:
             if version > self._at and signature_holds(self._identity.group, announcement, signed):
                 self._refute(version, now)
             return
-        if row is not None and version <= row.announced:
+        if row is not None and version <= row.version:
             if node == peer and not row.here:
                 self._tell(peer, now)
             return
@@ -344,54 +343,48 @@ class Presence:
         appeared = row is None or not row.here or announcement.start > row.version[0]
         row = self._table.announce(announcement, signed, now.boot_s)
         self._links.announced(node, announcement.addresses)
-        if not row.here:
-            if node == peer:
-                self._tell(peer, now)
-            return
         self._pairs.vouch(node, now.boot_s)
-        self._watch.refuted(node, announcement.start)
+        self._watch.refuted(node, now.boot_s)
         self._changes.append(PresenceChange(node, row.phase, appeared))
         if passes_on:
             self._gossip.pass_on(node, None, signed, now)
 
-    def _hear(self, claim: Claim, now: Instant, first_hand: bool, passes_on: bool) -> None:
+    def _hear(self, peer: NodeId, claim: Claim, now: Instant, first_hand: bool, passes_on: bool) -> None:
         """Take in what is said of a node, unless it is refuted already."""
         if claim.rank == 0:
             return
         if claim.node == self._identity.node:
-            self._refute(claim.version, now)
+            if claim.version == self._at:
+                self._refute(claim.version, now)
             return
         row = self._table.row(claim.node)
-        if row is None or claim.version < row.version:
+        if row is None or claim.version > row.version:
+            # The announcement of that version is not here yet; the peer has it if it exists.
+            if self._membership.node(claim.node) is not None:
+                self._compare(peer, now)
             return
-        if claim.version == row.version and claim.rank <= RANKED.index(row.phase):
+        if claim.version < row.version or claim.rank <= RANKED.index(row.phase):
             return
         match claim.phase:
-            case PresencePhase.LEFT:
-                self._conclude(row, PresencePhase.LEFT, claim.version, now, passes_on)
             case PresencePhase.SUSPECTED:
-                if claim.version == row.version:
-                    self._suspect(row, claim.version, now, passes_on)
+                self._suspect(row, now, passes_on)
+            case PresencePhase.ABSENT if row.here:
+                self._hear_absence(row, now, first_hand, passes_on)
             case _:
-                self._hear_absence(row, claim.version, now, first_hand, passes_on)
+                self._conclude(row, claim.phase, now, passes_on)
 
-    def _hear_absence(
-        self, row: Row, version: tuple[int, int], now: Instant, first_hand: bool, passes_on: bool
-    ) -> None:
-        if not row.here:
-            self._conclude(row, PresencePhase.ABSENT, version, now, passes_on)
-            return
-        if row.phase is PresencePhase.PRESENT or version > row.version:
-            self._suspect(row, version, now, passes_on)
-            patience_s = self._config.confirm_s
-        else:
+    def _hear_absence(self, row: Row, now: Instant, first_hand: bool, passes_on: bool) -> None:
+        patience_s = self._config.confirm_s
+        if row.phase is PresencePhase.PRESENT:
+            self._suspect(row, now, passes_on)
+        elif first_hand:
             # The suspicion was seen here: whoever suspects waits `refutation_s`, and so does everybody else.
-            patience_s = self._config.refutation_s if first_hand else self._config.confirm_s
+            patience_s = self._config.refutation_s
         self._wait_for_refutation(row, patience_s, STAGE_CONFIRM, now)
 
-    def _suspect(self, row: Row, version: tuple[int, int], now: Instant, passes_on: bool) -> None:
+    def _suspect(self, row: Row, now: Instant, passes_on: bool) -> None:
         node = row.entry.node
-        self._table.put(node, PresencePhase.SUSPECTED, version, now.boot_s)
+        self._table.put(node, PresencePhase.SUSPECTED, now.boot_s)
         self._changes.append(PresenceChange(node, PresencePhase.SUSPECTED))
         self._wait_for_refutation(row, self._config.lapse_s, STAGE_LAPSE, now)
         if passes_on:
@@ -400,12 +393,10 @@ class Presence:
             # Let the suspect itself know by the shortest way.
             self._outbox.send(node, News((row.claim(),), ()), unbarriered=True)
 
-    def _conclude(
-        self, row: Row, phase: PresencePhase, version: tuple[int, int], now: Instant, passes_on: bool
-    ) -> None:
+    def _conclude(self, row: Row, phase: PresencePhase, now: Instant, passes_on: bool) -> None:
         node = row.entry.node
         was_here = row.here
-        self._table.put(node, phase, version, now.boot_s)
+        self._table.put(node, phase, now.boot_s)
         self._watch.forget(node)
         if was_here:
             self._changes.append(PresenceChange(node, phase))
@@ -426,21 +417,29 @@ class Presence:
             # The suspicion is younger than the timer: this node was late meanwhile, or suspects it again.
             self._wait_for_refutation(row, patience_s, timer.stage, now)
         elif timer.stage == STAGE_LAPSE or self._around.hears(timer.node, now.boot_s):
-            self._table.put(timer.node, PresencePhase.PRESENT, row.version, now.boot_s)
+            self._table.put(timer.node, PresencePhase.PRESENT, now.boot_s)
             self._changes.append(PresenceChange(timer.node, PresencePhase.PRESENT))
         else:
-            self._conclude(row, PresencePhase.ABSENT, row.version, now, passes_on=True)
+            self._conclude(row, PresencePhase.ABSENT, now, passes_on=True)
 
     def _tell(self, peer: NodeId, now: Instant) -> None:
         """Let a peer that speaks but is not here know what is said of it, or ask it who it is."""
-        if now.boot_s - self._told_s.get(peer, float("-inf")) < TELL_AT_MOST_EVERY_S:
-            return
-        self._told_s[peer] = now.boot_s
         row = self._table.row(peer)
         if row is None:
-            self._exchange.begin(peer, now)
-        else:
+            self._compare(peer, now)
+        elif self._may_tell(peer, now):
             self._outbox.send(peer, News((row.claim(),), ()), unbarriered=True)
+
+    def _compare(self, peer: NodeId, now: Instant) -> None:
+        """The peer knows something that this node does not: compare tables, but not at every message."""
+        if self._links.accepted(peer) and self._may_tell(peer, now):
+            self._exchange.begin(peer, now)
+
+    def _may_tell(self, peer: NodeId, now: Instant) -> bool:
+        if now.boot_s - self._told_s.get(peer, float("-inf")) < TELL_AT_MOST_EVERY_S:
+            return False
+        self._told_s[peer] = now.boot_s
+        return True
 
     # Time.
 
@@ -464,9 +463,9 @@ class Presence:
         if row is None or not row.here:
             return
         if row.phase is PresencePhase.PRESENT:
-            self._suspect(row, row.version, now, passes_on=False)
+            self._suspect(row, now, passes_on=False)
         elif now.boot_s - row.suspected_s >= self._config.refutation_s - CLOCK_GRAIN_S:
-            self._conclude(row, PresencePhase.ABSENT, row.version, now, passes_on=False)
+            self._conclude(row, PresencePhase.ABSENT, now, passes_on=False)
         else:
             return
         self._gossip.begin(subject, row.claim(), None, now)

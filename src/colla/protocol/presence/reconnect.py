@@ -81,8 +81,9 @@ class Links:
         self._targets.pop(peer, None)
         # What was seen comes after what the peer says of itself: behind a router it may not work again.
         known = self._addresses.get(peer, ())
-        observed = self._observed.pop(peer, ())
-        self._note(peer, (*known, *[address for address in observed if address not in known]))
+        observed = [address for address in self._observed.pop(peer, ()) if address not in known]
+        first = self._config.addresses_max // 2
+        self._note(peer, (*known[:first], *observed[:first], *known[first:]))
 
     def closed(self, peer: NodeId) -> None:
         """The link is gone."""

@@ -24,9 +24,8 @@ HERE: tuple[PresencePhase, ...] = (PresencePhase.PRESENT, PresencePhase.SUSPECTE
 
 @dataclass(slots=True)
 class Row:
-    """How one node stands. `version` may be ahead of the announcement's, when only a claim came so far."""
+    """How one node stands, as of the newest announcement that it signed."""
 
-    version: tuple[int, int]
     signed: SignedAnnouncement
     entry: PresenceEntry
     suspected_s: float = 0.0
@@ -40,7 +39,7 @@ class Row:
         return self.entry.phase in HERE
 
     @property
-    def announced(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int]:
         return (self.entry.announcement.start, self.entry.announcement.revision)
 
     def claim(self) -> Claim:
@@ -90,24 +89,21 @@ class Table:
         return known
 
     def announce(self, announcement: Announcement, signed: SignedAnnouncement, now_s: float) -> Row:
-        """Put in a newer announcement. It makes the node present unless a claim about it, or a later one, says else."""
-        node, version = announcement.node, (announcement.start, announcement.revision)
+        """Put in a newer announcement: the node is present."""
+        node = announcement.node
         row = self._rows.get(node)
         if row is None:
             entry = PresenceEntry(node, PresencePhase.PRESENT, now_s, announcement)
-            row = self._rows[node] = Row(version, signed, entry)
-        elif version < row.version or (version == row.version and not row.here):
-            row.entry = _changed(row.entry, announcement=announcement)
-            row.signed = signed
+            row = self._rows[node] = Row(signed, entry)
         else:
-            stays = row.here and version[0] == row.version[0]
+            stays = row.here and announcement.start == row.version[0]
             since_s = row.entry.since_s if stays else now_s
             row.entry = _changed(row.entry, PresencePhase.PRESENT, since_s, announcement)
-            row.version, row.signed = version, signed
+            row.signed = signed
         self._note_change()
         return row
 
-    def put(self, node: NodeId, phase: PresencePhase, version: tuple[int, int], now_s: float) -> None:
+    def put(self, node: NodeId, phase: PresencePhase, now_s: float) -> None:
         """Let the node stand so; the row must exist."""
         row = self._rows[node]
         absences = row.entry.absences
@@ -118,7 +114,6 @@ class Table:
         # A node that is suspected has been here since it appeared, so `since_s` outlives the suspicion.
         since_s = row.entry.since_s if phase in HERE and row.here else now_s
         row.entry = _changed(row.entry, phase, since_s, absences=absences)
-        row.version = version
         self._note_change()
 
     def keep_only(self, members: Iterable[NodeId]) -> list[NodeId]:

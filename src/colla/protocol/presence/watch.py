@@ -4,7 +4,8 @@ A watcher that has not heard its subject for `silence_s` asks the other watchers
 are fewer) suspect it. A watcher that hears it keeps it from being suspected by the rest; one that does not answer for
 `answer_wait_s` counts as silent, since it may have died together with the subject, and is doubted itself: it
 is watched too, which is how a node that is cut off finds out within seconds that everybody is out of reach.
-Whoever never heard the subject (it may be unreachable from here alone) raises its voice once per start of it.
+Whoever was refuted without having heard the subject itself (it may be unreachable from here alone) keeps quiet about it
+until it does hear it, or until `quiet_s` are over.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Watch:
         self._pairs = pairs
         self._accepted = accepted
         self._inquiries: dict[NodeId, _Inquiry] = {}
-        self._spoken: dict[NodeId, int] = {}
+        self._refuted_s: dict[NodeId, float] = {}
         self.doubted: dict[NodeId, float] = {}
         """Watchers that did not answer, and until when they are watched here as well."""
 
@@ -68,17 +69,19 @@ class Watch:
         pair = self._pairs.get(subject)
         return pair is not None and pair.silence_s(now_s) >= self._config.silence_s
 
-    def refuted(self, subject: NodeId, start: int) -> None:
+    def refuted(self, subject: NodeId, now_s: float) -> None:
         """The subject showed that it lives: what was said of it before is void."""
         inquiry = self._inquiries.pop(subject, None)
         pair = self._pairs.get(subject)
-        if inquiry is not None and inquiry.asked and (pair is None or pair.heard_s is None):
-            self._spoken[subject] = start
+        if inquiry is not None and inquiry.asked:
+            unheard = pair is None or pair.heard_s is None or pair.heard_s < inquiry.started_s
+            if unheard:
+                self._refuted_s[subject] = now_s
 
     def forget(self, subject: NodeId) -> None:
         """The subject is not watched any more."""
         self._inquiries.pop(subject, None)
-        self._spoken.pop(subject, None)
+        self._refuted_s.pop(subject, None)
 
     def count_anew(self) -> None:
         """This node was not listening: it withdraws from all inquiries."""
@@ -119,9 +122,7 @@ class Watch:
             row = self._table.row(subject)
             if row is None or not row.here or not self.silent(subject, now.boot_s):
                 continue
-            pair = self._pairs.get(subject)
-            blind = pair is not None and pair.heard_s is None
-            if blind and self._spoken.get(subject) == row.version[0]:
+            if self._keeps_quiet(subject, now.boot_s):
                 continue
             inquiry = self._inquiry(subject, now)
             others = [node for node in rings.watchers_of(subject) if node != self._own]
@@ -130,6 +131,17 @@ class Watch:
                 agreed.append(subject)
         self._tidy(watched, now.boot_s)
         return agreed
+
+    def _keeps_quiet(self, subject: NodeId, now_s: float) -> bool:
+        refuted_s = self._refuted_s.get(subject)
+        if refuted_s is None:
+            return False
+        pair = self._pairs.get(subject)
+        heard = pair is not None and pair.heard_s is not None and pair.heard_s > refuted_s
+        if heard or now_s - refuted_s > self._config.quiet_s:
+            del self._refuted_s[subject]
+            return False
+        return True
 
     def _inquiry(self, subject: NodeId, now: Instant) -> _Inquiry:
         inquiry = self._inquiries.get(subject)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from colla.model.contribution import ALL_AGENTS, AgentKind
+from colla.protocol.presence.announcements import sign_announcement
+from colla.protocol.presence.messages import Claim, News, SignedAnnouncement
 from colla.protocol.views import PresencePhase
 
 ABSENT, LEFT, PRESENT, SUSPECTED = (
@@ -41,7 +44,7 @@ def test_a_crash_is_known_to_all_soon(network: Any) -> None:
     net = network(30, seed=11, **LOSSY)
     net.start(settle_s=10.0)
     latencies = []
-    for victim in net.nodes[:15]:
+    for victim in net.nodes[:6]:
         since_s = net.now.boot_s
         net.crash(victim)
         net.run(9.0 + net.rng.random())
@@ -67,7 +70,7 @@ def test_crashes_at_the_same_moment_are_all_found(network: Any, size: int, crash
 def test_goodbye_is_known_to_all_within_two_seconds(network: Any, size: int) -> None:
     net = network(size, seed=4, **LOSSY)
     net.start(settle_s=10.0)
-    for round_ in range(6):
+    for round_ in range(4):
         leaver, since_s = net.nodes[round_ % size], net.now.boot_s
         leaver.call(leaver.presence.stopping)
         net.run(0.5)
@@ -89,7 +92,7 @@ def test_stalls_of_two_seconds_are_no_absence(network: Any) -> None:
         net.later(net.rng.expovariate(1 / 3.0), stall_somebody)
 
     stall_somebody()
-    net.run(360.0)
+    net.run(150.0)
     assert net.absences(since_s) == []
 
 
@@ -108,7 +111,7 @@ def test_a_late_loop_counts_itself_out(network: Any) -> None:
     assert not slow.sees(victim)
 
 
-@pytest.mark.parametrize(("size", "cut_off"), [(2, 1), (5, 2), (30, 1), (30, 15)])
+@pytest.mark.parametrize(("size", "cut_off"), [(2, 1), (5, 2), (20, 1), (20, 10)])
 def test_partitions_mark_the_others_absent_and_heal(network: Any, size: int, cut_off: int) -> None:
     net = network(size, **LOSSY)
     net.start(settle_s=10.0)
@@ -122,13 +125,13 @@ def test_partitions_mark_the_others_absent_and_heal(network: Any, size: int, cut
     since_s = net.now.boot_s
     assert net.run(30.0, apart)
     assert all((who < cut_off) != (about < cut_off) for _, who, about in net.absences(since_s))
-    net.run(60.0)
+    net.run(20.0)
     net.heal()
     healed_s = net.now.boot_s
     assert net.run(120.0, net.all_see_all)
     # Those who come back believing everybody absent frighten nobody.
     assert net.absences(healed_s) == []
-    net.run(30.0)
+    net.run(10.0)
     assert net.all_see_all() and net.absences(healed_s) == []
 
 
@@ -140,6 +143,8 @@ def test_a_link_that_carries_one_way_only_is_no_absence(network: Any) -> None:
     since_s = net.now.boot_s
     net.run(120.0)
     assert net.absences(since_s) == [] and net.all_see_all()
+    # The other watchers hear it, so nobody is even suspected.
+    assert not any(change.phase is SUSPECTED for node in net.nodes for _, change in node.log)
 
 
 def test_two_nodes_that_never_reach_each_other_see_each_other_through_others(network: Any) -> None:
@@ -239,10 +244,10 @@ def test_only_group_agents_watch_and_a_single_one_is_watched_too(network: Any) -
 
 def test_an_idle_group_of_thirty_costs_little(network: Any) -> None:
     net = network(30, **LOSSY)
-    net.start(settle_s=60.0)
+    net.start(settle_s=40.0)
     for node in net.nodes:
         node.datagrams = node.messages = node.bytes = 0
-    seconds = 120.0
+    seconds = 60.0
     net.run(seconds)
     per_node_second = len(net.nodes) * seconds
     heartbeats = sum(node.datagrams for node in net.nodes) / per_node_second
@@ -328,11 +333,6 @@ def test_a_new_member_is_seen_by_all_and_a_removed_one_by_nobody(network: Any) -
 
 
 def test_forged_announcements_are_rejected(network: Any) -> None:
-    import msgspec
-
-    from colla.protocol.presence.announcements import sign_announcement
-    from colla.protocol.presence.messages import News, SignedAnnouncement
-
     net = network(3)
     net.start()
     node, victim, liar = net.nodes
@@ -345,6 +345,33 @@ def test_forged_announcements_are_rejected(network: Any) -> None:
     assert node.presence.entry(victim.id) == entry
 
 
+def test_claims_about_versions_that_nobody_announced_are_not_believed(network: Any) -> None:
+    net = network(3)
+    net.start()
+    node, victim, liar = net.nodes
+    before = node.presence.entry(victim.id)
+    for rank in (1, 2, 3):
+        lie = News((Claim(victim.id, 2**61, 2**61, rank),), ())
+        node.call(node.presence.message, liar.id, lie)
+        victim.call(victim.presence.message, liar.id, lie)
+    net.run(10.0)
+    assert node.presence.entry(victim.id) == before
+
+
+def test_a_lie_is_refuted_before_anybody_is_taken_for_absent(network: Any) -> None:
+    net = network(8, **LOSSY)
+    net.start(settle_s=10.0)
+    node, victim, liar = net.nodes[:3]
+    since_s = net.now.boot_s
+    announced = node.presence.entry(victim.id).announcement
+    lie = News((Claim(victim.id, announced.start, announced.revision, 2),), ())
+    node.call(node.presence.message, liar.id, lie)
+    assert node.presence.entry(victim.id).phase is SUSPECTED
+    net.run(10.0)
+    assert net.absences(since_s) == [] and net.all_see_all()
+    assert node.presence.entry(victim.id).announcement.revision == announced.revision + 1
+
+
 def test_absent_members_are_dialled_about_once_per_ten_seconds_in_all(network: Any) -> None:
     net = network(10)
     net.start(settle_s=10.0)
@@ -355,9 +382,9 @@ def test_absent_members_are_dialled_about_once_per_ten_seconds_in_all(network: A
     net.run(100.0)
     assert 3 <= len(dials) <= 30
     dials.clear()
-    net.run(1200.0)
+    net.run(700.0)
     # Backed off to once a minute in all.
-    assert 10 <= len(dials) <= 60
+    assert 5 <= len(dials) <= 40
 
 
 def test_restarts_and_crashes_all_the_time_end_in_agreement(network: Any) -> None:
