@@ -222,7 +222,8 @@ class RecordStore:
         if found > SCHEMA_VERSION:
             hint = "Update colla on this computer."
             raise CollaError("store_too_new", f"{self._path} was written by a newer colla.", hint)
-        faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        # Not `quick_check`: it does not compare the indices with the tables, and a wrong index makes duplicates.
+        faults = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if faults != b"ok":
             raise _Damaged(faults.decode(errors="replace"))
         if found < SCHEMA_VERSION:

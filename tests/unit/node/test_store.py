@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -284,13 +285,26 @@ def flip_in_text(path: Path) -> None:
     path.write_bytes(data[:position] + b"\xff" + data[position + 1 :])
 
 
+def flip_in_index(path: Path) -> None:
+    """Change the copy of a name in the index only: the table itself still says what was written."""
+    data = bytearray(path.read_bytes())
+    index_leaf = 0x0A
+    positions = [found.start() for found in re.finditer(b"cell 77", data)]
+    changed = [position for position in positions if data[position // 4096 * 4096] == index_leaf]
+    assert len(changed) == 1 < len(positions)
+    data[changed[0]] ^= 0x20
+    path.write_bytes(data)
+
+
 def drop_table(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE cells")
     connection.close()
 
 
-@pytest.mark.parametrize("harm", [cut, overwrite, scramble, flip_in_record, flip_in_text, drop_table])
+@pytest.mark.parametrize(
+    "harm", [cut, overwrite, scramble, flip_in_record, flip_in_text, flip_in_index, drop_table]
+)
 async def test_a_damaged_database_is_moved_aside_and_an_empty_one_begun(
     opener: Opener, harm: Callable[[Path], None]
 ) -> None:

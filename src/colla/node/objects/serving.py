@@ -1,8 +1,8 @@
 """Giving chunks to other nodes, not faster than the owner allows.
 
 One call of `serve_objects` answers one stream, one chunk at a time: the memory it takes is one chunk and what
-the link buffers. A peer that breaks the protocol or stalls is dropped; the outcome says why, for the caller to
-count. The right to ask at all is the link's business: only nodes of members open streams.
+the link buffers. A peer that breaks the protocol or stalls is dropped, and one may leave in the middle, since it
+got the rest elsewhere; the outcome tells which, for the caller to count. The right to ask at all is the link's business: only nodes of members open streams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from colla.model.manifest import ChunkId
-from colla.node.links.interface import LinkStream
+from colla.node.links.interface import LinkError, LinkStream
 from colla.node.objects.problems import ChunkNotHeld, CorruptChunk
 from colla.node.objects.wire import BadFrame, Found, FrameReader, NotHeld, frame
 
@@ -35,12 +35,16 @@ class ChunkSource(Protocol):
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What one stream came to. `violation`: how the peer broke the protocol or stalled, or empty."""
+    """What one stream came to. `violation`: how the peer broke the protocol or stalled, or empty.
+
+    `lost` says why the stream ended before the peer said so, which is its right.
+    """
 
     chunks: int
     size: int
     not_held: int
     violation: str = ""
+    lost: str = ""
 
 
 class UploadLimiter:
@@ -77,18 +81,25 @@ class UploadLimiter:
 async def serve_objects(
     stream: LinkStream, source: ChunkSource, limiter: UploadLimiter | None = None
 ) -> Served:
-    """Answer what the peer wants until it ends the stream. Raises `LinkError` when the link is lost."""
+    """Answer what the peer wants until it ends the stream, or breaks the protocol, or is gone."""
     serving = _Serving(stream, source, limiter or UploadLimiter(None))
+    violation = lost = ""
     try:
-        violation = await serving.run()
+        await serving.run()
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await stream.finish()
+    except BadFrame as error:
+        violation = str(error)
+    except TimeoutError:
+        violation = "it stalled"
+    except LinkError as error:
+        lost = str(error) or "the link was lost"
     except BaseException:
         await stream.abort()
         raise
-    if violation:
+    if violation or lost:
         await stream.abort()
-    else:
-        await stream.finish()
-    return Served(serving.chunks, serving.size, serving.not_held, violation)
+    return Served(serving.chunks, serving.size, serving.not_held, violation, lost)
 
 
 class _Serving:
@@ -100,19 +111,11 @@ class _Serving:
         self.size = 0
         self.not_held = 0
 
-    async def run(self) -> str:
+    async def run(self) -> None:
         reader = FrameReader(self._stream, IDLE_TIMEOUT_S)
-        while True:
-            try:
-                want = await reader.want()
-                if want is None:
-                    return ""
-                for chunk in want.chunks:
-                    await self._answer(chunk)
-            except BadFrame as error:
-                return str(error)
-            except TimeoutError:
-                return "it stalled"
+        while (want := await reader.want()) is not None:
+            for chunk in want.chunks:
+                await self._answer(chunk)
 
     async def _answer(self, chunk: ChunkId) -> None:
         try:

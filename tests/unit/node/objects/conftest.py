@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -101,8 +100,7 @@ class Net:
         return near
 
     async def _serve(self, node: NodeId, stream: MemoryStream) -> None:
-        with contextlib.suppress(LinkError):  # The fetching side gave the stream up, as some tests want.
-            self.served.append((node, await serve_objects(stream, self.stores[node])))
+        self.served.append((node, await serve_objects(stream, self.stores[node])))
 
     async def close(self) -> None:
         for task in self.tasks:
