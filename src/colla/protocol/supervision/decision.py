@@ -45,7 +45,9 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """All that the decision depends on. `free`: whether some executor could take one more replica now."""
+    """All that the decision depends on. `free`: some executor could take one more replica now; `hopeful`: one could
+    soon, which failed or did not answer just now.
+    """
 
     wanted: int
     replicas: tuple[Judged, ...]
@@ -53,6 +55,7 @@ class Situation(msgspec.Struct, frozen=True):
     free: bool
     may_spare: bool
     trim_now: bool
+    hopeful: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -110,7 +113,10 @@ def _replacements(
     if room <= 0 or not outgoing:
         return 0
     leaving = min(room, sum(1 for item in outgoing if item.leaving))
-    under_way = absent > 0 or situation.offers > 0 or any(not item.ready for item in sound)
+    # More new ones than stopped old ones: the next old one stops first.
+    overlap = len(sound) + len(outgoing) > situation.wanted
+    stopping = overlap or any(item.ordered for item in situation.replicas)
+    under_way = absent > 0 or situation.offers > 0 or stopping or any(not item.ready for item in sound)
     others = 1 if room > leaving and not under_way else 0
     return leaving + others
 
@@ -136,9 +142,9 @@ def _outgoing_stops(
         elif excess > 0:
             excess -= 1
             chosen.append(item.node)
-    if chosen or not starting or situation.free or situation.offers:
+    if chosen or not starting or situation.free or situation.hopeful or situation.offers:
         return tuple(chosen)
-    # No executor is free: one has to stop first, where it can start again. A draining node could not take it back.
+    # No executor will be free: one has to stop first, where it can start again. A draining node could not take it back.
     stopping = any(item.ordered for item in situation.replicas)
     unready = any(not item.outgoing and not item.ready for item in situation.replicas if not item.ordered)
     serving = len(healthy) + len(filling)

@@ -44,7 +44,16 @@ from colla.protocol.supervision.ordering import Ordering
 from colla.protocol.supervision.roster import UNREADY, Mastered
 from colla.protocol.supervision.survey import Surveys
 
-NOTHING = Decision()
+PASSING = (
+    "failed",
+    "backing_off",
+    "no_answer",
+    "not_ready",
+    "unknown_service",
+    "old_version",
+    "already_here",
+)
+"""Refusals that say nothing of what the owner gives."""
 
 
 class Supervisor:
@@ -209,12 +218,15 @@ class Supervisor:
             replicas=replicas,
             offers=len(mastered.offers),
             free=free,
+            hopeful=any(v.fit and self._is_hopeful(mastered, v.node, now) for v in verdicts),
             may_spare=self._may_spare(now),
             trim_now=mastered.trim_now,
         )
         decision = decide(situation)
         if not decision.surplus:
-            mastered.surplus_since_s, mastered.trim_now = None, False
+            mastered.surplus_since_s = None
+            staying = sum(1 for watched in mastered.replicas.values() if watched.ordered_s is None)
+            mastered.trim_now = mastered.trim_now and staying + len(mastered.offers) > mastered.wanted
             return verdicts, decision
         if mastered.surplus_since_s is None:
             mastered.surplus_since_s = now.boot_s
@@ -284,6 +296,13 @@ class Supervisor:
         ):
             return "doubtful"
         return ""
+
+    def _is_hopeful(self, mastered: Mastered, node: NodeId, now: Instant) -> bool:
+        """Whether a node that gets no offer now may get one soon: then nothing has to stop to make room."""
+        blocked = self._blocked(mastered, node, now)
+        if blocked != "refused":
+            return blocked in ("unheard", "busy")
+        return mastered.refusals[node].code in PASSING
 
     def _starting_at(self, node: NodeId) -> int:
         count = 0
