@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from colla.kernel.config import MembershipConfig
-from colla.model.ids import GroupId
-from colla.protocol.membership.bodies import Admitted, Settled, encode_body
+from colla.model.ids import GroupId, digest
+from colla.model.keys import SecretKey
+from colla.model.record import Key, Payload, Stamp, sign_record
+from colla.protocol.membership.bodies import Admitted, Settled, check_record, encode_body
 from colla.protocol.membership.conclusions import (
     Joined,
     JoinRefused,
@@ -102,6 +104,23 @@ def test_a_strangers_forged_or_foreign_proof_is_refused(world: Any, make_world: 
         message = Proof((record.signed,), True)
         ada.conclude(ada.admission.message(mallory.id, message, world.now))
     assert [one.code for one in ada.of(PeerDropped)] == ["bad_proof"]
+
+
+def test_a_record_whose_key_names_another_body_proves_nothing(world: Any) -> None:
+    ada = world.found()
+    mallory = world.stranger("mallory", ada.identity.group)
+    body = encode_body(Settled(bytes(32), mallory.id))
+    key = Key("settled", digest(b"something else")[:16])
+    record = sign_record(
+        ada.identity.group, mallory.secret, Payload(mallory.book.log, 1, key, Stamp(1), (), body)
+    )
+    with pytest.raises(ValueError, match="digest"):
+        check_record(record)
+    world.connect(ada, mallory)
+    greeting = Greeting(ada.identity.group, Versions(1, 1), 1, b"other")
+    ada.conclude(ada.admission.message(mallory.id, greeting, world.now))
+    ada.conclude(ada.admission.message(mallory.id, Proof((record.signed,), False), world.now))
+    assert ada.of(PeerDropped) == [PeerDropped(mallory.id, "bad_proof")]
 
 
 def test_another_group_and_another_version_are_refused(world: Any) -> None:
@@ -359,8 +378,6 @@ def test_a_raced_ticket_is_settled_by_the_inviter_and_the_loser_is_told(world: A
 
 
 def ticket_key(ticket: Any) -> bytes:
-    from colla.model.keys import SecretKey
-
     return SecretKey(ticket.seed).public
 
 
@@ -395,9 +412,6 @@ def test_a_copied_ticket_does_not_steal_a_computer(world: Any) -> None:
 
 
 def test_a_body_of_an_unknown_kind_is_ignored(world: Any) -> None:
-    from colla.model.ids import digest
-    from colla.model.record import Key, Payload, Stamp, sign_record
-
     ada = world.found()
     before = ada.membership.nodes()
     body = encode_body(Settled(bytes(32), ada.id)) + b"x"

@@ -387,6 +387,20 @@ def test_absent_members_are_dialled_about_once_per_ten_seconds_in_all(network: A
     assert 5 <= len(dials) <= 40
 
 
+def test_news_that_everybody_missed_is_repaired_by_a_session(network: Any) -> None:
+    net = network(6)
+    net.start(settle_s=30.0)
+    node = net.nodes[0]
+    send = net.send
+    net.send = lambda sender, effect: None if isinstance(effect.message, News) else send(sender, effect)
+    node.own.contribution = type(node.own.contribution)(agents=(AgentKind.USER,))
+    node.call(node.presence.contribution_changed)
+    net.run(2.0)
+    assert all(node.id in other.presence.carrying(AgentKind.EXECUTOR) for other in net.nodes[1:])
+    assert net.run(150.0, lambda: len({other.presence._table.digest() for other in net.nodes}) == 1)
+    assert all(node.id not in other.presence.carrying(AgentKind.EXECUTOR) for other in net.nodes)
+
+
 def test_restarts_and_crashes_all_the_time_end_in_agreement(network: Any) -> None:
     net = network(10, seed=8, **LOSSY)
     net.start(settle_s=10.0)
