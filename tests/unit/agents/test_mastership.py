@@ -115,22 +115,22 @@ def test_a_hanging_master_is_replaced_and_knows_it_when_it_wakes(lab: ModuleType
     group.settle(service, 1.0)
 
 
-def test_a_partition_has_two_masters_and_heals_to_one(lab: ModuleType, election: str) -> None:
-    for seed in range(3):
-        group, service = deployed(lab, election, count=6, seed=seed)
-        nodes = group.sorted_nodes()
-        left, right = nodes[:3], nodes[3:]
-        group.split(left, right)
-        group.run(15.0)
-        for side in (left, right):
-            assert len([n for n in group.masters(service) if n in side]) == 1
-            assert len([n for n in group.ready(service) if n in side]) == 3
-        group.heal()
-        healed_s = group.until(lambda: len(group.masters(service)) == 1, 10.0, "one master")
-        assert healed_s < 6.0
-        group.until(lambda: len(group.running(service)) == 3, 90.0, "the surplus is trimmed")
-        assert len(group.told("trimmed")) >= 3
-        group.always(lambda: group.is_full(service), 30.0)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_partition_has_two_masters_and_heals_to_one(lab: ModuleType, election: str, seed: int) -> None:
+    group, service = deployed(lab, election, count=6, seed=seed)
+    nodes = group.sorted_nodes()
+    left, right = nodes[:3], nodes[3:]
+    group.split(left, right)
+    group.run(15.0)
+    for side in (left, right):
+        assert len([n for n in group.masters(service) if n in side]) == 1
+        assert len([n for n in group.ready(service) if n in side]) == 3
+    group.heal()
+    healed_s = group.until(lambda: len(group.masters(service)) == 1, 10.0, "one master")
+    assert healed_s < 6.0
+    group.until(lambda: len(group.running(service)) == 3, 90.0, "the surplus is trimmed")
+    assert len(group.told("trimmed")) >= 3
+    group.always(lambda: group.is_full(service), 30.0)
 
 
 def test_a_trim_waits_until_the_surplus_was_stable(lab: ModuleType, election: str) -> None:
@@ -143,27 +143,27 @@ def test_a_trim_waits_until_the_surplus_was_stable(lab: ModuleType, election: st
     group.until(lambda: len(group.running(service)) == 3, 60.0)
 
 
-def test_who_can_send_but_not_hear_does_not_rule(lab: ModuleType, election: str) -> None:
-    for seed in range(3):
-        group, service = deployed(lab, election, seed=seed)
-        deaf = group.master(service)
-        for other in group.nodes.values():
-            if other is not deaf:
-                group.cut(other, deaf, one_way=True)
-        others = [n for n in group.nodes.values() if n is not deaf]
+@pytest.mark.parametrize("seed", range(3))
+def test_who_can_send_but_not_hear_does_not_rule(lab: ModuleType, election: str, seed: int) -> None:
+    group, service = deployed(lab, election, seed=seed)
+    deaf = group.master(service)
+    for other in group.nodes.values():
+        if other is not deaf:
+            group.cut(other, deaf, one_way=True)
+    others = [n for n in group.nodes.values() if n is not deaf]
 
-        def replaced(deaf=deaf, group=group, service=service) -> bool:
-            return any(n is not deaf for n in group.acting(service))
+    def replaced() -> bool:
+        return any(n is not deaf for n in group.acting(service))
 
-        group.until(replaced, 8.0, "another one masters")
-        group.run(20.0)
-        ruling = [n for n in group.masters(service) if n is not deaf]
-        assert len(ruling) == 1
-        for node in others:
-            assert node.dispatcher.master_of(service.id, group.now) == ruling[0].id
-        group.heal()
-        group.run(70.0)
-        group.settle(service, 30.0)
+    group.until(replaced, 8.0, "another one masters")
+    group.run(20.0)
+    ruling = [n for n in group.masters(service) if n is not deaf]
+    assert len(ruling) == 1
+    for node in others:
+        assert node.dispatcher.master_of(service.id, group.now) == ruling[0].id
+    group.heal()
+    group.run(70.0)
+    group.settle(service, 30.0)
 
 
 def test_a_bridge_between_master_and_the_others_keeps_the_master(lab: ModuleType, election: str) -> None:
