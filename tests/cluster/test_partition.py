@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from computers import Computer, eventually, everything
+from computers import Computer, deploy, eventually, everything, sees
 from namespaces import Network
 
 from colla.client import Client, types
@@ -63,26 +63,6 @@ async def group_of(
         finally:
             for computer in computers:
                 computer.unplug()
-
-
-async def sees(computer: Computer, count: int) -> bool:
-    """Whether this computer sees exactly `count` computers present."""
-    reports = await computer.ask(lambda client: client.computers())
-    return sum(report.phase in ("present", "suspected") for report in reports) == count
-
-
-async def deploy(computer: Computer, folder: Path, name: str, replicas: int) -> None:
-    async with computer.client() as client:
-        put = await client.put(folder)
-        await client.deploy(
-            types.DeployRequest(
-                name=name,
-                object=put.object,
-                object_bytes=put.size_bytes,
-                environment="static",
-                replicas=replicas,
-            )
-        )
 
 
 async def running(computer: Computer, name: str) -> int:

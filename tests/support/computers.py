@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import aiohttp
 import psutil
 
 from colla.client import Client, types
@@ -152,3 +153,59 @@ async def eventually(probe: Callable[[], Awaitable[T | None]], within_s: float, 
             last = result
         await asyncio.sleep(0.05)
     raise AssertionError(f"not within {within_s} s: {what} (last: {last!r})")
+
+
+async def make_group(
+    base: Path, election: str, count: int, environments: tuple[str, ...] = ("static",)
+) -> list[Computer]:
+    """A running group of `count` computers on loopback, each of a member of its own, everybody seeing everybody."""
+    computers = [Computer(base, f"home{number}") for number in range(1, count + 1)]
+    computers[0].found("circle", election, everything(environments))
+    await computers[0].up()
+    for computer in computers[1:]:
+        answer = await computers[0].ask(lambda client: client.invite(types.InviteRequest()))
+        computer.prepare(answer.ticket, everything(environments), member=f"member-of-{computer.name}")
+        await computer.up()
+    for computer in computers:
+        await eventually(lambda one=computer: sees(one, count), 30.0, f"{computer.name} sees all")
+    return computers
+
+
+async def sees(computer: Computer, count: int) -> bool:
+    """Whether this computer sees exactly `count` computers present."""
+    reports = await computer.ask(lambda client: client.computers())
+    return sum(report.phase in ("present", "suspected") for report in reports) == count
+
+
+async def deploy(
+    computer: Computer, folder: Path, name: str, replicas: int, **more: Any
+) -> types.WrittenAnswer:
+    """Put a folder and deploy it, as `colla deploy` does; static unless told otherwise."""
+    async with computer.client() as client:
+        put = await client.put(folder)
+        request = types.DeployRequest(
+            name=name,
+            object=put.object,
+            object_bytes=put.size_bytes,
+            environment=more.pop("environment", "static"),
+            replicas=replicas,
+            **more,
+        )
+        return await client.deploy(request)
+
+
+async def located(computer: Computer, name: str) -> dict[str, str]:
+    """The live replicas as the master tells this computer: computer's name to replica id."""
+    service = await computer.ask(lambda client: client.service(name))
+    return {replica.node_name: replica.replica for replica in service.locations}
+
+
+async def page(computer: Computer, name: str) -> str | None:
+    """The front page of a service through the computer's own gateway; None unless it answers 200."""
+    gateway = (await computer.ask(lambda client: client.node())).gateway
+    headers = {"Host": f"{name}.localhost"}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        session.get(f"http://{gateway}/", headers=headers) as response,
+    ):
+        return await response.text() if response.status == 200 else None
