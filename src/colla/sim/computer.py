@@ -16,6 +16,7 @@ import msgspec
 from colla.agents.requests import Contribute, JoinGroup, Request
 from colla.agents.router import Router
 from colla.kernel.config import Config
+from colla.kernel.durable import Durable
 from colla.kernel.effects import (
     AcceptPeer,
     Answer,
@@ -258,8 +259,15 @@ class Computer:
         """The disk is replaced by an empty one; the settings with the node's key are kept. Kills the node."""
         self.power_off()
         self.wiped += 1
-        self.disk.restore(type(self.disk.snapshot())({}, {}))
+        self.disk.restore(Durable({}, {}))
         self.objects.wipe()
+
+    def restore_disk(self, durable: Durable, objects: dict[ObjectId, int]) -> None:
+        """An old copy of the disk comes back. Kills the node."""
+        self.wipe()
+        self.disk.restore(durable)
+        for object_id, size_bytes in objects.items():
+            self.objects.put(object_id, size_bytes)
 
     def move(self, address: str) -> None:
         """The computer is at another address from now on."""

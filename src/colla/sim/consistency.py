@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from colla.agents.requests import LocateService
 from colla.model.contribution import AgentKind
-from colla.model.ids import ServiceId
 from colla.model.service import Service
 from colla.sim.checkers import SafetyChecks, refusal_of
 from colla.sim.computer import Computer
@@ -121,14 +120,14 @@ def _locations(members: list[Computer], service: Service) -> list[str]:
     return found
 
 
-def watch(group: SimGroup) -> None:
-    """Somebody at every node is interested in every active service."""
+def watch(group: SimGroup, *, anew: bool) -> None:
+    """Somebody at every node is interested in every active service; `anew`: also where somebody was before."""
     for computer in group.up():
         if not group.joined(computer):
             continue
         for service in computer.core.catalogue.services():
-            if service.active:
-                computer.ask(LocateService(ServiceId(service.id)))
+            if service.active and (anew or not computer.core.user.is_watching(service.id)):
+                computer.ask(LocateService(service.id))
 
 
 def settle(
@@ -143,9 +142,9 @@ def settle(
     consistent_s: float | None = None
     found: list[str] = []
     while group.world.now_s - began_s <= within_s + stays_s:
-        if group.world.now_s - watched_s >= WATCH_AGAIN_S:
-            watch(group)
-            watched_s = group.world.now_s
+        anew = group.world.now_s - watched_s >= WATCH_AGAIN_S
+        watch(group, anew=anew)
+        watched_s = group.world.now_s if anew else watched_s
         found = problems(group)
         if found:
             consistent_s = None

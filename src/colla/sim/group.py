@@ -30,6 +30,8 @@ from colla.agents.requests import (
     Written,
 )
 from colla.kernel.config import Config
+from colla.kernel.effects import Effect
+from colla.kernel.events import Event
 from colla.model.contribution import AgentKind, Contribution, gives_all
 from colla.model.ids import GroupId, MemberId, NodeId, ObjectId, ServiceId, digest
 from colla.model.keys import SecretKey
@@ -47,6 +49,7 @@ KIND = "static"
 """The environment of all services here."""
 OBJECT_BYTES = 200_000
 ANSWER_WITHIN_S = 40.0
+STORY_LINE_CHARS_MAX = 240
 DRIFT_PPM_MAX = 50.0
 WALL_ERROR_S_MAX = 2.0
 GIVES = gives_all(cpus=4.0, memory_bytes=8 << 30, disk_bytes=10 << 30, environments=(KIND,))
@@ -65,6 +68,48 @@ class Person(msgspec.Struct, frozen=True):
     @property
     def id(self) -> MemberId:
         return MemberId(self.secret.public)
+
+
+class CrashAtEffect:
+    """A crash between two effects: of which computer, is known once it has happened."""
+
+    def __init__(
+        self, number: int, power: bool, begin: Callable[[Event], bool], effect: Callable[[Effect], bool]
+    ) -> None:
+        self.computer: Computer | None = None
+        self._chosen: Computer | None = None
+        self._left = number
+        self._power = power
+        self._begin = begin
+        self._effect = effect
+
+    def will_step(self, computer: Computer, event: Event) -> None:
+        if self._chosen is None and self._begin(event):
+            self._choose(computer)
+
+    def stepped(self, computer: Computer, event: Event, effects: list[Effect]) -> None:
+        if self._chosen is None and any(map(self._effect, effects)):
+            self._choose(computer)
+
+    def performed(self, computer: Computer, effect: Effect) -> None:
+        pass
+
+    def _choose(self, computer: Computer) -> None:
+        if computer.process is not None:
+            self._chosen = computer
+            computer.process.trap = self._trap
+
+    def _trap(self, effect: Effect) -> bool:
+        if self._left:
+            self._left -= 1
+            return False
+        computer, self.computer = self._chosen, self._chosen
+        if computer is not None:
+            if self._power:
+                computer.power_off()
+            else:
+                computer.kill()
+        return True
 
 
 class SimGroup:
@@ -133,19 +178,32 @@ class SimGroup:
         self.until(lambda: self.joined(computer), within_s, what=f"{computer.name} joined")
         return computer
 
-    def invite(self, inviter: Computer | None = None) -> str:
+    def join_own(self, first: Computer, within_s: float = 30.0) -> Computer:
+        """Let one more computer of the member who owns `first` join; waits until it belongs."""
+        computer = self.prepare_join(self.invite(first, own_computer=True), person=self.owner(first))
+        computer.start()
+        self.until(lambda: self.joined(computer), within_s, what=f"{computer.name} joined")
+        return computer
+
+    def invite(self, inviter: Computer | None = None, *, own_computer: bool = False) -> str:
         """Make a ticket at a node (the first that runs)."""
-        issued = self.answer(inviter or self.first_up(), InvitePerson())
+        issued = self.answer(inviter or self.first_up(), InvitePerson(own_computer))
         assert isinstance(issued, TicketIssued), issued
         return issued.text
 
     def prepare_join(
-        self, ticket: str, contribution: Contribution | None = None, line: Line | None = None
+        self,
+        ticket: str,
+        contribution: Contribution | None = None,
+        line: Line | None = None,
+        person: Person | None = None,
     ) -> Computer:
-        """A computer of a new member with a ticket in its settings; joins when it is started."""
+        """A computer of a new member (or of `person`) with a ticket in its settings; joins when it is started."""
         text = read_ticket(ticket)
         number = len(self.computers)
-        name, person = f"n{number}", self._person(f"m{number}")
+        name = f"n{number}"
+        if person is None:
+            person = self._person(f"m{number}")
         identity = Identity(text.group, self._key(f"node/{name}"))
         gives = self._gives if contribution is None else contribution
         computer = self._computer(name, identity, gives, self._clock(name), line or self._line)
@@ -241,8 +299,16 @@ class SimGroup:
             if computer.runs:
                 story = computer.core.story.tell().splitlines()
                 parts.append(f"--- story of {computer.name}, its last {lines_max} lines")
-                parts += [line[:300] for line in story[-lines_max:]]
+                parts += [self._readable(line) for line in story[-lines_max:]]
         return "\n".join(parts)
+
+    def _readable(self, line: str) -> str:
+        """A line of a story with names in place of keys."""
+        for computer in self.computers:
+            line = line.replace(repr(computer.node), computer.name)
+        for service, name in self.services.items():
+            line = line.replace(repr(service), name)
+        return line[:STORY_LINE_CHARS_MAX]
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -263,6 +329,17 @@ class SimGroup:
             environment=KIND,
         )
 
+    def creation(
+        self,
+        name: str,
+        computer: Computer,
+        replicas: int = 1,
+        object_bytes: int = OBJECT_BYTES,
+        active: bool = True,
+    ) -> CreateService:
+        """The request to create a service."""
+        return CreateService(self.specification(name, computer, object_bytes), replicas, active)
+
     def deploy(
         self,
         name: str,
@@ -273,11 +350,12 @@ class SimGroup:
     ) -> ServiceId:
         """Put the object, have it copied, create and activate the service; returns when that is acknowledged."""
         computer = at or self.first_up()
-        specification = self.specification(name, computer, object_bytes)
+        creation = self.creation(name, computer, replicas, object_bytes, active)
+        specification = creation.specification
         computer.put_object(specification.object, object_bytes)
         placed = self.answer(computer, PlaceObject(specification.object, object_bytes))
         assert isinstance(placed, ObjectPlaced), placed
-        written = self.answer(computer, CreateService(specification, replicas, active))
+        written = self.answer(computer, creation)
         assert isinstance(written, Written), written
         self.services[written.service] = name
         return written.service
@@ -302,6 +380,21 @@ class SimGroup:
         """Switch on, or start the node again."""
         for computer in computers:
             computer.start()
+
+    def crash_at_effect(
+        self,
+        number: int,
+        *,
+        power: bool,
+        begin: Callable[[Event], bool] | None = None,
+        effect: Callable[[Effect], bool] | None = None,
+    ) -> CrashAtEffect:
+        """Let the first node that hears of such an event, or is about to carry out such an effect, die before the
+        `number`-th effect from there on.
+        """
+        crash = CrashAtEffect(number, power, begin or (lambda event: False), effect or (lambda effect: False))
+        self.observers.append(crash)
+        return crash
 
     def partition(self, *sides: Iterable[Computer]) -> Rule:
         """Cut the sides from each other; computers of no side reach everybody."""
