@@ -87,6 +87,9 @@ class EnvironmentClient:
         self._folder = folder
         self._program = program
         self._session: aiohttp.ClientSession | None = None
+        self._socket = ""
+        self._streams: dict[int, aiohttp.ClientResponse] = {}
+        """The streams that are being read now."""
         self._returning = asyncio.Lock()
         self._detached = False
         self._process: Identity | None = None
@@ -128,8 +131,7 @@ class EnvironmentClient:
                 await self._spawn()
             except (_Gone, EnvironmentFault) as error:
                 problem = error
-        if self._session is not None:
-            await self._session.close()
+        await self._disconnect()
         message = f"The environment {self._kind} could not be started: {problem}"
         raise EnvironmentFault("environment_gone", message, f"See {self._folder.log}.", retryable=True)
 
@@ -155,15 +157,25 @@ class EnvironmentClient:
 
     async def _connect(self, handshake: Handshake) -> None:
         self._process = Identity.of(handshake.pid)
-        if self._session is not None:
-            await self._session.close()
-        connector = aiohttp.UnixConnector(handshake.socket, limit=0)
+        if self._session is not None and self._socket == handshake.socket:
+            # A new program on the same socket: the session simply connects again.
+            return
+        await self._disconnect()
+        self._socket = handshake.socket
         self._session = aiohttp.ClientSession(
             "http://environment",
-            connector=connector,
+            connector=aiohttp.UnixConnector(handshake.socket, limit=0),
             timeout=aiohttp.ClientTimeout(),
             read_bufsize=LINE_BYTES_MAX,
         )
+
+    async def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        # aiohttp 3.14 leaves whoever reads a stream waiting for ever when its session is closed.
+        for response in list(self._streams.values()):
+            response.content.set_exception(aiohttp.ClientConnectionError("let go"))
+        if session is not None:
+            await session.close()
 
     def _popen(self) -> subprocess.Popen[bytes]:
         command = (*self._program, "--runtime", str(self._folder.path))
@@ -203,6 +215,11 @@ class EnvironmentClient:
             if self.info.instance == instance:
                 await self._attach_or_spawn()
 
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise _Gone("not connected")
+        return self._session
+
     # --- one call ----------------------------------------------------------------------------------------
 
     async def _call_once(
@@ -216,12 +233,12 @@ class EnvironmentClient:
         query: dict[str, str] | None = None,
     ) -> AnswerType:
         call = CALLS[name]
-        assert self._session is not None
+        session = self._open_session()
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with asyncio.timeout(timeout_s):
                 path = call.path.replace("{replica}", replica)
-                async with self._session.request(call.method, path, data=data, params=query) as response:
+                async with session.request(call.method, path, data=data, params=query) as response:
                     raw = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _Gone(f"{name}: {error!r}") from error
@@ -263,19 +280,27 @@ class EnvironmentClient:
         query: dict[str, str] | None = None,
     ) -> AsyncIterator[LineType]:
         call = CALLS[name]
-        assert self._session is not None
+        session = self._open_session()
         data = None if body is None else msgspec.json.encode(body)
         timeout = aiohttp.ClientTimeout(sock_read=STREAM_SILENCE_S)
         path = call.path.replace("{replica}", replica)
         try:
-            async with self._session.request(
+            async with session.request(
                 call.method, path, data=data, params=query, timeout=timeout
             ) as response:
                 if response.status >= 400:
                     raise _fault(await response.read())
-                async for raw in response.content:
-                    if raw.strip():
-                        yield decoder.decode(raw)
+                self._streams[id(response)] = response
+                try:
+                    async for raw in response.content:
+                        if raw.strip():
+                            yield decoder.decode(raw)
+                finally:
+                    del self._streams[id(response)]
+        except msgspec.DecodeError as error:
+            raise EnvironmentFault(
+                "answer_malformed", f"The environment {self._kind} says nonsense: {error}."
+            ) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise _Gone(f"{name}: {error!r}") from error
 
@@ -394,8 +419,7 @@ class EnvironmentClient:
     async def detach(self) -> None:
         """Let go: program and replicas go on. Nothing can be called afterwards."""
         self._detached = True
-        if self._session is not None:
-            await self._session.close()
+        await self._disconnect()
 
     async def shut_down(self, grace_s: float = SHUT_DOWN_GRACE_S) -> None:
         """Stop every replica and the program, then let go; returns when it has ended, also if it was gone before."""

@@ -78,6 +78,7 @@ class Bench:
     folder: Path
     events: list[EnvironmentEvent] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: BaseException | None = None
 
     def artifact(self, **files: str) -> Path:
         """A folder with these files (`app_py` is app.py) and always an index.html."""
@@ -95,22 +96,42 @@ class Bench:
         return ReplicaSpec(service="garden", artifact=str(artifact or self.artifact()), **more)
 
     async def collect(self) -> None:
-        async for event in self.client.events():
-            self.events.append(event)
-            self.news.set()
-            self.news = asyncio.Event()
+        try:
+            async for event in self.client.events():
+                self.events.append(event)
+                self._tell()
+        except BaseException as problem:
+            self.problem = problem
+            self._tell()
+            raise
 
-    async def event(self, replica: str, wanted: type[Any]) -> Any:
-        """The first event of this kind about the replica, waiting for it if need be."""
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+    async def until(self, found: Callable[[], Any]) -> Any:
+        """What `found` gives as soon as that is something, asked again after each event."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 news = self.news
-                for event in self.events:
-                    if event.replica == replica and isinstance(event, wanted):
-                        return event
-                    if event.replica == replica and isinstance(event, ReplicaExited):
-                        raise AssertionError(f"waiting for {wanted.__name__}, but it ended: {event.exit}")
+                if result := found():
+                    return result
+                if self.problem is not None:
+                    raise AssertionError("the stream of events broke") from self.problem
                 await news.wait()
+
+    async def event(self, replica: str, wanted: type[Any]) -> Any:
+        """The first event of this kind about the replica, waiting for it if need be."""
+
+        def found() -> Any:
+            for event in self.events:
+                if event.replica == replica and isinstance(event, wanted):
+                    return event
+                if event.replica == replica and isinstance(event, ReplicaExited):
+                    raise AssertionError(f"waiting for {wanted.__name__}, but it ended: {event.exit}")
+            return None
+
+        return await self.until(found)
 
     async def ready(self, spec: ReplicaSpec) -> str:
         """Start it and wait until it is ready; the path of its socket."""

@@ -111,10 +111,9 @@ async def test_a_killed_environment_program_comes_back_with_its_replicas(
         assert after.started_at == before.started_at
         assert (await get(socket))[0] == 200
         assert (await made.status(gone)).exit.reason == "stopped"
-        recovered = [e for e in made.events if isinstance(e, ReplicaStarted) and e.recovered]
-        while not recovered:
-            await made.news.wait()
-            recovered = [e for e in made.events if isinstance(e, ReplicaStarted) and e.recovered]
+        recovered = await made.until(
+            lambda: [event for event in made.events if isinstance(event, ReplicaStarted) and event.recovered]
+        )
         assert [event.replica for event in recovered] == [spec.replica]
         stopped = await made.client.stop(spec.replica_id, 10.0)
         assert stopped.exit.reason == "stopped"
@@ -282,3 +281,25 @@ async def test_events_are_told_again_in_order_to_who_comes_back(launcher, bench_
         seen = [await anext(events) for _ in range(9)]
         assert [event.number for event in seen] == list(range(1, 10)) and seen == made.events
         await other.detach()
+
+
+async def test_letting_go_ends_the_streams(launcher, bench_of, tmp_path):
+    async with bench(bench_of, launcher, "process-none", tmp_path) as made:
+        spec = made.spec()
+        await made.ready(spec)
+        lines: list[str] = []
+        seen = asyncio.Event()
+
+        async def follow() -> None:
+            async for line in made.client.logs(spec.replica_id, follow=True):
+                lines.append(line.text)
+                seen.set()
+
+        following = asyncio.create_task(follow())
+        watching = asyncio.create_task(made.collect())
+        await asyncio.wait_for(seen.wait(), 10)
+        await made.client.detach()
+        with pytest.raises(EnvironmentFault) as ended:
+            await asyncio.wait_for(following, 10)
+        assert ended.value.code == "environment_gone" and lines == ["listening soon"]
+        await asyncio.wait_for(watching, 10)
