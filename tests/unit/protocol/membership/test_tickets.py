@@ -78,6 +78,17 @@ def test_what_is_no_ticket_is_called_mangled() -> None:
         assert code_of(wrong) == "ticket_mangled", wrong[:40]
 
 
+def test_no_other_text_means_the_same_ticket() -> None:
+    alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+    for length in range(1, 9):
+        # Base 32 leaves up to four spare bits at the end, and forgives a character that makes no whole byte.
+        text = write_ticket(msgspec.structs.replace(make_ticket(), group_name="a" * length))
+        others = [text[:-1] + last for last in alphabet] + [text + last for last in alphabet]
+        for other in others:
+            if other != text:
+                assert code_of(other) in ("ticket_mangled", "ticket_truncated"), (length, other[-2:])
+
+
 def test_a_ticket_of_another_version_is_called_so() -> None:
     text = write_ticket(make_ticket())
     assert code_of("colla2" + text[6:]) == "ticket_version"
