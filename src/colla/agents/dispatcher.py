@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import assert_never
 
 from colla.agents.agent import Agent, Context
 from colla.agents.executor import setting_of
@@ -243,6 +244,8 @@ class Dispatcher(Agent):
                 heard = self._supervisor.ordering.stop_answered(peer, message, now)
             case ReplicaReport():
                 heard = self._supervisor.ordering.reported(peer, message, now)
+            case _:
+                assert_never(message)
         for obeyed in heard.obeyed:
             self._refused(obeyed.service, obeyed.ballot, now)
         if heard.touched:
@@ -314,6 +317,8 @@ class Dispatcher(Agent):
                     self._step_down(service, f"{self._setting.name(ballot.node)} masters it", now)
                 case Reclaim(service=service, above=above):
                     self._reclaim(service, above)
+                case _:
+                    assert_never(conclusion)
 
     def _reclaim(self, service: ServiceId, above: Ballot) -> None:
         """Go on by a higher ballot, once it is durable."""

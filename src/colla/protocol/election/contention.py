@@ -23,6 +23,8 @@ pseudo-CSMA/CD. Only a smaller (wait, id) silences: when any message did, most m
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import msgspec
 
 from colla.kernel.time import Instant
@@ -52,7 +54,8 @@ class ContentionElection:
 
     def claim_at_s(self, service: ServiceId, vacancy: Vacancy, now_s: float) -> float:
         orphan_s = vacancy.since_s + self._config.contention_orphan_wait_s
-        match vacancy.kind:
+        kind = vacancy.kind
+        match kind:
             case VacancyKind.ACTIVATED:
                 return vacancy.since_s if self.drawn(service) == self._setting.me else orphan_s
             case VacancyKind.UNKNOWN:
@@ -61,6 +64,8 @@ class ContentionElection:
                 return vacancy.since_s + self._config.heard_master_s
             case VacancyKind.GONE | VacancyKind.RELEASED:
                 return vacancy.since_s if vacancy.secondary else orphan_s
+            case _:
+                assert_never(kind)
 
     def wait_s(self) -> float | None:
         return self._setting.rng.uniform(0.0, self._config.contention_wait_max_s)

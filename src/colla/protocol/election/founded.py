@@ -5,6 +5,8 @@ A node that is about to join does not know its group's election yet; it does onc
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from colla.model.ids import NodeId, ServiceId
 from colla.protocol.election.contention import ContentionElection
 from colla.protocol.election.hashing import Hashing
@@ -22,11 +24,14 @@ class FoundedElection:
         self._contention = ContentionElection(setting)
 
     def _rule(self) -> ElectionRule:
-        match self._setting.membership.election:
+        election = self._setting.membership.election
+        match election:
             case Election.HASHING:
                 return self._hashing
             case Election.CONTENTION:
                 return self._contention
+            case _:
+                assert_never(election)
 
     def claim_at_s(self, service: ServiceId, vacancy: Vacancy, now_s: float) -> float:
         return self._rule().claim_at_s(service, vacancy, now_s)

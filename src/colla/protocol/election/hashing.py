@@ -15,6 +15,8 @@ nearness alone never fights a living master, so that a flapping laptop causes no
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from colla.model.ids import NodeId, ServiceId
 from colla.protocol.election.book import NOBODY
 from colla.protocol.election.rule import Vacancy, VacancyKind, is_settled
@@ -50,7 +52,8 @@ class Hashing:
         ranked = self.ranked(service, now_s, without=lost)
         rank = ranked.index(me) if me in ranked else len(ranked)
         wait_s = self._config.rank_wait_s
-        match vacancy.kind:
+        kind = vacancy.kind
+        match kind:
             case VacancyKind.ACTIVATED:
                 return vacancy.since_s + ((rank + 1) * wait_s if rank else 0.0)
             case VacancyKind.SILENT:
@@ -58,6 +61,8 @@ class Hashing:
                 return vacancy.since_s + patience_s
             case VacancyKind.UNKNOWN | VacancyKind.GONE | VacancyKind.RELEASED:
                 return vacancy.since_s + rank * wait_s
+            case _:
+                assert_never(kind)
 
     def wait_s(self) -> float | None:
         return None

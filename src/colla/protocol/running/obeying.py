@@ -15,6 +15,7 @@ Invariants: no order of a lower ballot is carried out after one of a higher; a b
 from __future__ import annotations
 
 from math import inf
+from typing import assert_never
 
 import msgspec
 
@@ -158,6 +159,8 @@ class Obeying:
                 self._stop_order(peer, order, now)
             case Supervision():
                 self._supervision(peer, order, now)
+            case _:
+                assert_never(order)
 
     def persisted(self, request: int, now: Instant) -> None:
         """Something is durable: a reservation is accepted, or ballots count from now."""
