@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import GroupId, MemberId, NodeId, digest
 from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
 from colla.model.record import TOPIC_MEMBERSHIP, Key, Record
@@ -113,7 +113,7 @@ def decode_body(kind: str, data: bytes) -> Body | None:
         return None
     try:
         body = _decoder.decode(data)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
     return body if kind_of(body) == kind else None
 

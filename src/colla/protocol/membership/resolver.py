@@ -118,7 +118,7 @@ def read_fact(group: GroupId, record: Record) -> Fact | None:
 
 def resolve(facts: Iterable[Fact]) -> Roster:
     """Who belongs, by these facts; order and repetition do not matter."""
-    ordered = sorted(facts, key=lambda fact: (fact.record.log, fact.record.number))
+    ordered = sorted(facts, key=lambda fact: (fact.record.log, fact.record.number, fact.record.digest))
     roster = Roster(tickets=_gather_tickets(ordered))
     foundings = [fact for fact in ordered if isinstance(fact.body, Founding)]
     if not foundings:

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import GroupId, NodeId, digest
 from colla.model.keys import SecretKey
 from colla.protocol.membership.bodies import JoinClaim, check_label, sign_claim
@@ -124,7 +124,7 @@ def read_ticket(text: str) -> TicketText:
         raise _mangled()
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         raise _version() from None
 
 
