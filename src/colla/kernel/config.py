@@ -141,6 +141,7 @@ class SupervisionConfig(msgspec.Struct, frozen=True):
     check_interval_s: float = 2.0
     check_soonest_s: float = 0.05
     offer_timeout_s: float = 1.0
+    capacity_refresh_s: float = 3.0
     no_answer_retry_s: float = 3.0
     order_retry_s: float = 2.0
     launch_timeout_s: float = 60.0

@@ -151,6 +151,22 @@ def test_limits_are_reserved(lab: ModuleType, election: str) -> None:
     assert all("CPU" in line.reason or "no_cpu" in line.reason for line in group.explain(missing).lines)
 
 
+def test_a_place_that_becomes_free_is_found(lab: ModuleType, election: str) -> None:
+    group = lab.MiniGroup(2, election)
+    group.run(6.0)
+    for node in group.sorted_nodes():
+        give(group, node, replicas_max=1)
+    group.run(3.0)
+    first, second = group.service("first", 2), group.service("second", 1)
+    group.deploy(first)
+    group.settle(first)
+    group.deploy(second)
+    group.run(10.0)
+    assert not group.running(second)
+    group.write(first, group.by_name["n0"], gone=True)
+    assert group.until(lambda: group.is_full(second), 10.0) < 5.0
+
+
 def test_unknown_replicas_are_stopped_and_own_ones_adopted(lab: ModuleType, election: str) -> None:
     group, service = deployed(lab, election)
     node = idle_runner(group, service)

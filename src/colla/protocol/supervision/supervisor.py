@@ -23,7 +23,6 @@ from colla.model.ids import NodeId, ServiceId
 from colla.model.location import Ballot, Location, Replica, ReplicaPhase
 from colla.model.service import Service
 from colla.protocol.election.alarm import Alarm
-from colla.protocol.election.announcing import Outranked
 from colla.protocol.election.book import Known
 from colla.protocol.election.candidacy import Won
 from colla.protocol.election.echoes import Echoes
@@ -175,14 +174,13 @@ class Supervisor:
 
     # -- evaluation --------------------------------------------------------------------------------------------
 
-    def evaluate_all(self, now: Instant) -> list[Outranked]:
+    def evaluate_all(self, now: Instant) -> None:
         """Look at every mastered service, that with the fewest living replicas first."""
         order = sorted(self.mastered, key=lambda service: (self.mastered[service].running(), service))
         for service in order:
             self._evaluate(self.mastered[service], now)
         if self.mastered:
             self._alarm.set(self._next_check_s(now), now)
-        return []
 
     def _evaluate(self, mastered: Mastered, now: Instant) -> None:
         service = self._setting.catalogue.service(mastered.service)
@@ -391,11 +389,21 @@ class Supervisor:
         if short_s is None:
             mastered.short_since_s = now.boot_s
         lacking = decision.starts - started
+        if lacking > 0:
+            self._refresh_capacities(mastered, now)
         if lacking > 0 and not mastered.offers and mastered.told_missing != lacking:
             mastered.told_missing = lacking
             text = f"{lacking} of {mastered.wanted} replicas are missing: no willing executor is free"
             mastered.note(text, self._config.history_max)
             outbox.notify("missing_replicas", text, service=mastered.service)
+
+    def _refresh_capacities(self, mastered: Mastered, now: Instant) -> None:
+        """Nobody could take a replica: what executors said of their free places may have changed since."""
+        for node in self._setting.executors():
+            if node in mastered.replicas or node in mastered.offers:
+                continue
+            if now.boot_s - self._asked_s.get(node, -inf) >= self._config.capacity_refresh_s:
+                self.ask(node, [mastered.service], now)
 
     # -- inventory ---------------------------------------------------------------------------------------------
 
@@ -423,7 +431,7 @@ class Supervisor:
             # An offer may have crossed the answer; a replica that the executor has reported is known better.
             if watched is not None and watched.ballot != mastered.ballot:
                 del mastered.replicas[node]
-        elif entry.replica.phase is not ReplicaPhase.FAILED:
+        elif (entry.replica.service, entry.replica.node) == (entry.service, node):
             mastered.put(entry.replica, min(entry.ballot, mastered.ballot), now)
             mastered.offers.pop(node, None)
 
