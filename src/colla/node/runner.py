@@ -4,7 +4,8 @@ Invariants:
 
 * effects leave in the order in which the steps put them; those after a `Persist` wait until it is durable,
   except timers and sends marked `unbarriered`, so that an fsync never causes a false death;
-* a `PersistFailed` drops all that waited behind it, and the agents are restarted from the disk;
+* a `PersistFailed` drops at once all that waited behind it, and the agents are restarted from the disk, after a pause
+  that grows while the disk goes on refusing: what happens meanwhile waits for them;
 * timers follow the boot clock; a gap longer than `RESUMED_AFTER_S` (suspend, SIGSTOP) is told as `Resumed`.
 """
 
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 RESUMED_AFTER_S = 5.0
 """A loop that stood still for longer treats all soft knowledge as stale; shorter stalls are local ill health."""
 TICK_S = 1.0
+RESTART_PAUSE_FIRST_S = 1.0
+RESTART_PAUSE_MAX_S = 30.0
+RESTART_CALM_S = 60.0
+"""A disk that stays full must not let the node come and go several times a second; calm for so long, it may again."""
 EVENTS_PER_TURN = 64
 """After so many events the loop gets a turn, so that a burst cannot starve links and timers."""
 
@@ -65,6 +70,9 @@ class Runner:
         self._last_turn_s = clock.boot_s()
         self._stopping = False
         self._generation = 0
+        self._start_at_s: float | None = None
+        self._pause_s = 0.0
+        self._failed_s = float("-inf")
         self.steps = 0
 
     def post(self, event: Event) -> None:
@@ -86,6 +94,9 @@ class Runner:
         self._last_turn_s = clock.boot_s()
         self._take(self._core.start(clock.now()))
         while not (self._stopping and not self._events):
+            if self._start_at_s is not None:
+                await self._rest(self._start_at_s)
+                continue
             self._notice_gap()
             self._due_timers()
             for _ in range(min(EVENTS_PER_TURN, len(self._events))):
@@ -125,18 +136,35 @@ class Runner:
     def _step(self, event: Event) -> None:
         self.steps += 1
         self._take(self._core.step(event, clock.now()))
-        if isinstance(event, PersistFailed):
-            self._restart_core(event.why)
 
     def _restart_core(self, why: str) -> None:
-        """The disk refused: forget what waited, start again from what is durable."""
-        log.error("writing to disk failed (%s); starting again from what is on disk", why)
+        """The disk refused: forget what waited, start again, soon, from what is durable."""
+        now_s = clock.boot_s()
+        calm = now_s - self._failed_s > RESTART_CALM_S
+        self._pause_s = RESTART_PAUSE_FIRST_S if calm else min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        self._failed_s, self._start_at_s = now_s, now_s + self._pause_s
+        log.error("writing to disk failed (%s); starting again in %.0f s", why, self._pause_s)
         self._generation += 1
         self._waiting.clear()
         self._persists.clear()
         self._timers.clear()
         self._events.clear()
         self._core = self._restart(why)
+        self._wake.set()
+
+    async def _rest(self, until_s: float) -> None:
+        """Let the agents begin again when their pause is over; nothing is stepped before."""
+        if self._stopping:
+            self._events.clear()
+            return
+        left_s = until_s - clock.boot_s()
+        if left_s > 0:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left_s)
+            return
+        self._start_at_s = None
+        self._last_turn_s = clock.boot_s()
         self._take(self._core.start(clock.now()))
 
     def _take(self, effects: list[Effect]) -> None:
@@ -182,10 +210,11 @@ class Runner:
                 self._waiting.popleft()
                 del self._persists[effect.id]
                 outcome = future.result()
-                self.post(outcome)
                 if isinstance(outcome, PersistFailed):
-                    self._waiting.clear()
+                    # At once: nothing that a step asks from here on may leave, it rests on what is not on the disk.
+                    self._restart_core(outcome.why)
                     return
+                self.post(outcome)
             else:
                 self._waiting.popleft()
                 self._performer.perform(effect)

@@ -221,13 +221,17 @@ class IrohLinks:
             if link is not None and link.idle and link.used_at < idle_since and known.node_id not in keep:
                 self.close_link(known.node_id, "idle")
 
+    def close_all(self, reason: str) -> None:
+        """Close every link; this node goes on listening."""
+        for peer in list(self._peers):
+            self.close_link(peer, reason)
+
     async def close(self) -> None:
         """See `Links.close`."""
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is None:
             return
-        for peer in list(self._peers):
-            self.close_link(peer, "the node has stopped")
+        self.close_all("the node has stopped")
         await self._farewells.settle()
         # iroh waits for dials to dead addresses to drain, which nobody needs: every link has been closed by now.
         with contextlib.suppress(TimeoutError):
