@@ -17,6 +17,7 @@ import msgspec
 
 from colla.access.interface import ByteStream, TunnelError, TunnelErrorCode
 from colla.access.streams import Endpoint, connect, pump
+from colla.model.errors import UNDECODABLE
 from colla.model.ids import ReplicaId, ServiceId
 
 HEADER_BYTES_MAX = 256
@@ -89,7 +90,7 @@ async def read_header(stream: ByteStream) -> TunnelHeader:
         raise TunnelError("malformed", f"a tunnel header of {length} bytes")
     try:
         return _decode(await _exactly(stream, length))
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise TunnelError("malformed", str(error)) from error
 
 

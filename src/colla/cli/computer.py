@@ -14,10 +14,11 @@ import typer
 
 from colla.cli.command import COMPUTER_PANEL, Here, command
 from colla.cli.contributing import Gives, decide, describe, inspect_computer
-from colla.cli.formats import clean, count_text
+from colla.cli.formats import count_text
 from colla.cli.waiting import until, wait_for_end
 from colla.client.client import Client
 from colla.client.folders import LEFT_FOLDER, LOG_NAME
+from colla.client.text import clean
 from colla.client.types import ContributeAnswer
 from colla.model.contribution import Contribution
 from colla.model.errors import CollaError

@@ -1,35 +1,14 @@
-"""How values look to a person, and how a person writes them. Pure.
-
-Invariant: `clean` lets no character through that a terminal obeys instead of showing it; whatever others wrote (names,
-messages, log lines) passes it before it is shown.
-"""
+"""How values look to a person, and how a person writes them. Pure."""
 
 from __future__ import annotations
 
 import re
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
-# Control characters (C0, DEL, C1), line and paragraph separators, and what turns the direction of text.
-OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)?", re.IGNORECASE)
 DURATION_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 SHORT_ID = 10
-
-
-def clean(text: str) -> str:
-    """The text with everything escaped that a terminal would obey."""
-    return OBEYED.sub(lambda match: _escape(match[0]), text)
-
-
-def clean_json(text: str) -> str:
-    """The same for JSON text, which stays the same JSON: such characters stand inside its strings only."""
-    return OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def size_text(size_bytes: float) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colla.cli.formats import clean, clean_json
+from colla.client.text import clean, clean_json
 from colla.client.types import ApiError
 from colla.model.errors import CollaError
 

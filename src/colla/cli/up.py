@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import enum
 import getpass
-import logging
-import logging.handlers
+import os
 import re
 import shutil
 import socket
@@ -24,7 +23,6 @@ import typer
 
 from colla.cli.command import COMPUTER_PANEL, GROUP_PANEL, Here, command
 from colla.cli.contributing import Gives, ask_contribution, decide, describe, inspect_computer, reasonable
-from colla.cli.formats import clean
 from colla.cli.waiting import until, wait_for_end
 from colla.client.client import Client
 from colla.client.folders import LOG_NAME
@@ -35,8 +33,6 @@ from colla.model.errors import CollaError
 START_TIMEOUT_S = 40.0
 JOIN_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-LOG_BYTES_MAX = 2_000_000
-LOG_FILES_OLD = 2
 START_ERRORS = "start.err"
 """What a node that starts in the background says on stderr: why it could not."""
 ERROR_CHARACTERS_MAX = 2000
@@ -223,12 +219,10 @@ async def up(
         else:
             here.out.say(f"{node.name} is up in {node.group_name} (process {node.pid}).")
         return
-    from colla.node.app import run_node
-
-    log_to(folder, quiet=quiet, level=logging.DEBUG if verbose else logging.INFO)
-    code = await run_node(folder)
-    if code:
-        raise typer.Exit(code)
+    words = [("--quiet", quiet), ("--verbose", verbose), ("--json", here.out.json)]
+    # The node takes this process's place: it needs none of the command line's libraries.
+    line = [sys.executable, "-m", "colla.node", str(folder), *(word for word, wanted in words if wanted)]
+    os.execv(sys.executable, line)
 
 
 async def _refuse_second(folder: Path) -> None:
@@ -274,10 +268,10 @@ async def start_in_background(folder: Path, timeout_s: float = START_TIMEOUT_S) 
 
 
 def _spawn(folder: Path, errors: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-m", "colla", "up", "--quiet", "--json"]
+    line = [sys.executable, "-m", "colla.node", str(folder.absolute()), "--quiet", "--json"]
     with errors.open("wb") as stream:
         return subprocess.Popen(
-            [*line, "--home", str(folder.parent.absolute()), "--group", folder.name],
+            line,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stream,
@@ -295,33 +289,6 @@ def _start_error(errors: Path, code: int) -> CollaError:
             "start_failed", f"The node ended with {code}: {text or 'it said nothing'}", "See `colla log`."
         )
     return CollaError(said.code, said.message, said.hint)
-
-
-class LogFormatter(logging.Formatter):
-    """One readable line per event. What others wrote cannot reach the terminal as control characters."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As `logging.Formatter`; line breaks stay."""
-        return "\n".join(clean(line) for line in super().format(record).split("\n"))
-
-
-def log_to(folder: Path, *, quiet: bool, level: int = logging.INFO) -> None:
-    """Send the log of colla to the folder's log file, and to stderr unless `quiet`."""
-    formatter = LogFormatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(
-            folder / LOG_NAME, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES_OLD, encoding="utf-8"
-        )
-    ]
-    if not quiet:
-        handlers.append(logging.StreamHandler(sys.stderr))
-    root = logging.getLogger()
-    root.setLevel(logging.WARNING)
-    logging.getLogger("colla").setLevel(level)
-    logging.getLogger("zeroconf").setLevel(logging.ERROR)  # It warns of every interface that is down.
-    for handler in handlers:
-        handler.setFormatter(formatter)
-        root.addHandler(handler)
 
 
 def _login_name() -> str:

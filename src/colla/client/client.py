@@ -135,7 +135,10 @@ class Client:
     async def scale(self, name: str, replicas: int) -> types.WrittenAnswer:
         """Ask for another number of replicas."""
         return await self._call(
-            "POST", f"services/{quote(name, safe='')}/scale", types.WrittenAnswer, types.ScaleRequest(replicas)
+            "POST",
+            f"services/{quote(name, safe='')}/scale",
+            types.WrittenAnswer,
+            types.ScaleRequest(replicas),
         )
 
     async def eliminate(self, name: str) -> types.WrittenAnswer:

@@ -8,6 +8,7 @@ from typing import Protocol, Union
 import msgspec
 
 from colla.kernel.messages import Message
+from colla.model.errors import UNDECODABLE
 
 
 class UnknownMessage(ValueError):
@@ -47,7 +48,7 @@ class Codec:
             raise ValueError(f"a frame of {len(frame)} bytes is too long")
         try:
             return self._decoder.decode(frame)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             if self._is_unknown(frame):
                 raise UnknownMessage(f"a message of an unknown kind: {error}") from None
             raise ValueError(f"malformed frame: {error}") from None
@@ -56,6 +57,6 @@ class Codec:
         try:
             fields = msgspec.msgpack.decode(frame, type=list[msgspec.Raw])
             kind = msgspec.msgpack.decode(fields[0], type=str)
-        except (msgspec.DecodeError, IndexError):
+        except (*UNDECODABLE, IndexError):
             return False
         return kind not in self._kinds

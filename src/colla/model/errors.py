@@ -6,6 +6,11 @@ counted and noticed; a failing world is an event; a broken invariant raises `Inv
 
 from __future__ import annotations
 
+import msgspec
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes that are not what they should be: wrong, not UTF-8, or nested too deeply."""
+
 
 class CollaError(Exception):
     """Something that the caller asked for cannot be done.

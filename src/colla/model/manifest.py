@@ -24,7 +24,7 @@ from typing import Annotated, NamedTuple, NewType, TypeAlias, assert_never
 import msgspec
 from msgspec import Meta
 
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import KEY_BYTES, ObjectId, digest
 
 ChunkId = NewType("ChunkId", bytes)
@@ -158,7 +158,7 @@ def decode_manifest(data: bytes) -> Manifest:
             hint = "Update colla on this computer."
             raise BadManifest("The object was written by a newer colla.", "manifest_too_new", hint)
         manifest = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadManifest(f"The manifest cannot be read: {error}.") from None
     if encode_manifest(manifest) != data:
         raise BadManifest("The manifest is not in its canonical form.")

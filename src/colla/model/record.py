@@ -11,6 +11,7 @@ from functools import total_ordering
 
 import msgspec
 
+from colla.model.errors import UNDECODABLE
 from colla.model.ids import GroupId, LogId, NodeId, digest
 from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
 
@@ -133,7 +134,7 @@ def parse_record(signed: SignedRecord) -> Record:
     """
     try:
         content = _decoder.decode(signed.payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"malformed record: {error}") from None
     if content.number < 1 or len(signed.signature) != SIGNATURE_BYTES:
         raise ValueError("malformed record: impossible number or signature length")

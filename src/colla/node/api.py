@@ -39,7 +39,7 @@ from colla.agents.requests import (
 )
 from colla.client import types
 from colla.kernel.events import ObjectStored
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import KEY_BYTES, MemberId, ObjectId, parse_hex
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, Service, Specification
 from colla.node import reports
@@ -135,7 +135,7 @@ class Api:
         except CollaError as error:
             status = STATUS_OF_CODE.get(error.code, 400)
             return _json(types.ApiError(error.code, error.message, error.hint), status)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             return _json(types.ApiError("bad_request", f"The request is not right: {error}."), 400)
         except web.HTTPException as error:
             return _json(types.ApiError("bad_request", error.reason), error.status)

@@ -45,6 +45,7 @@ from colla.node.founding import add_founding, join_request
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
 from colla.node.links.iroh_links import IrohLinks
+from colla.node.memory import keep_trimming, limit_arenas
 from colla.node.notices import Notices
 from colla.node.objects import Damage, ObjectStore, Stored, UploadLimiter, serve_objects
 from colla.node.performer import NodePerformer
@@ -59,6 +60,7 @@ from colla.protocol.views import Identity
 log = logging.getLogger(__name__)
 
 DATABASE = "group.db"
+LEFT_OUT = (".git", ".hg", ".svn", ".venv", "__pycache__", ".DS_Store")
 
 OWN_OBJECTS_BYTES = 4 * 1024**3
 """What a member's own puts may take beside what the owner gives to the group."""
@@ -83,6 +85,7 @@ class Node:
         self.gateway_address = ""
         self.stop_wanted = asyncio.Event()
         self.keep_replicas = False
+        self.opened = False
         self._addresses: tuple[str, ...] = ()
         self._background: dict[asyncio.Task[None], None] = {}
         self._stack = contextlib.AsyncExitStack()
@@ -93,6 +96,7 @@ class Node:
         node = cls(folder, read_settings(folder))
         async with contextlib.AsyncExitStack() as stack:
             await node._open(stack)
+            node.opened = True
             node._stack = stack.pop_all()
         return node
 
@@ -159,7 +163,10 @@ class Node:
 
     def _restart_core(self, why: str) -> Router:
         self.asking.restart(why)
+        # The new agents know of no link that is open: whoever was linked greets them anew.
+        self.links.close_all("the node starts again")
         self.core = self._make_core()
+        self.post(AddressesChanged(self._addresses))
         return self.core
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -170,6 +177,7 @@ class Node:
             await self.replicas.set_kinds(self._kinds(self.settings.contribution))
             await self.replicas.attached(ENVIRONMENTS_WAIT_S)
             self._background_of(self._watch_addresses())
+            self._background_of(keep_trimming())
             running = asyncio.create_task(self.runner.run(), name="runner")
             self._background_of(self._meet_contacts())
             self._background_of(self._discover())
@@ -221,7 +229,7 @@ class Node:
     async def put_path(self, path: Path) -> Stored:
         """Store a folder or file of this computer. Raises `CollaError` that says what is wrong with it."""
         if await asyncio.to_thread(path.is_dir):
-            return await self.objects.put_folder(path)
+            return await self.objects.put_folder(path, exclude=_is_left_out)
         return await self.objects.put_file(path)
 
     async def leave(self) -> None:
@@ -327,8 +335,17 @@ class Node:
     # -- damage ---------------------------------------------------------------------------------------------
 
     def _damaged(self, damage: Damage) -> None:
+        if not self.opened:
+            # Found while the disk is opened: such objects do not count as held when the agents start.
+            log.warning("damaged on this disk: %s", damage.why)
+            return
         for object_id in damage.objects:
             self.post(ObjectDamaged(object_id, damage.why))
+
+
+def _is_left_out(path: str) -> bool:
+    """Whether a file of a deployed folder stays at home: histories, environments and caches are no part of a service."""
+    return any(part in LEFT_OUT for part in path.split("/"))
 
 
 class _Events:
@@ -361,6 +378,7 @@ class _Events:
 
 async def run_node(folder: Path) -> int:
     """Run the node of this folder until SIGTERM or SIGINT; returns the exit code. Raises `CollaError`."""
+    limit_arenas()
     node = await Node.open(folder)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

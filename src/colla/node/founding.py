@@ -13,7 +13,7 @@ from colla.agents.requests import JoinGroup
 from colla.kernel.durable import Durable
 from colla.kernel.time import Instant
 from colla.model.contribution import Contribution
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.record import TOPIC_MEMBERSHIP, SignedRecord
 from colla.node.settings import (
     DEFAULT_GATEWAY_PORT,
@@ -135,7 +135,7 @@ def add_founding(folder: Path, durable: Durable) -> None:
         return
     try:
         records = msgspec.msgpack.decode(path.read_bytes(), type=list[SignedRecord])
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise CollaError("damaged", f"{path} is damaged.", "Restore it from a backup.") from None
     for signed in records:
         durable.records.setdefault((TOPIC_MEMBERSHIP, slot_of(signed)), signed)

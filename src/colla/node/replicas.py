@@ -35,7 +35,7 @@ from colla.kernel.events import (
     SurveyedReplica,
     SurveyFailed,
 )
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import ReplicaId, ServiceId, short
 from colla.model.service import Specification
 from colla.node.objects import ObjectStore
@@ -320,7 +320,7 @@ class Replicas:
         for path in sorted(self._notes_folder.glob("*.json")):
             try:
                 note = msgspec.json.decode(path.read_bytes(), type=Note)
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 log.warning("%s is damaged; its replica will be stopped", path)
                 path.unlink()
                 continue

@@ -15,7 +15,7 @@ import msgspec
 
 from colla.client.folders import SETTINGS_NAME
 from colla.model.contribution import GIVES_NOTHING, Contribution
-from colla.model.errors import CollaError
+from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.keys import SecretKey
 
 NODE_KEY = "node.key"
@@ -55,7 +55,7 @@ def read_settings(folder: Path) -> Settings:
         raise CollaError("no_group", f"There is no group in {folder}.", "Found or join one first.") from None
     except OSError as error:
         raise CollaError("bad_settings", f"{path} cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise CollaError(
             "bad_settings", f"{path} is not right: {error}.", "Correct that line, or restore the file."
         ) from None

@@ -354,12 +354,8 @@ class Computer:
         self._asked.clear()
         if self.links is not None:
             self.links.close_all("the node starts again")
-        if self.process is not None:
-            self.world.after(0.0, self._told_again, self.process)
-
-    def _told_again(self, process: Process) -> None:
-        if self.process is process:
-            self._told_after_start(process)
+        self.post(AddressesChanged((self.address,)))
+        self.post(EnvironmentsChanged(self._kinds()))
 
     def perform(self, effect: Effect) -> None:
         for observer in self._observers:

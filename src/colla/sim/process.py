@@ -4,7 +4,8 @@ It does in virtual time what `node/runner.py` does in asyncio, and keeps the sam
 
 * effects leave in the order in which the steps put them; those after a `Persist` wait until it is durable, except
   timers and sends marked `unbarriered`;
-* a `PersistFailed` drops all that waited behind it, and the agents are restarted from the disk;
+* a `PersistFailed` drops at once all that waited behind it, and the agents are restarted from the disk, after a pause
+  that grows while the disk goes on refusing;
 * timers follow the boot clock; a process that stood still for longer than `RESUMED_AFTER_S` is told `Resumed` first.
 
 And what a real process fears: it can stand still (a busy loop, SIGSTOP, suspend), and it can die between any two
@@ -29,6 +30,10 @@ from colla.sim.world import World
 
 RESUMED_AFTER_S = 6.0
 """As in the node's runner: its threshold plus one turn of its loop."""
+RESTART_PAUSE_FIRST_S = 1.0
+RESTART_PAUSE_MAX_S = 30.0
+RESTART_CALM_S = 60.0
+"""As in the node's runner: the pause before the agents begin again, doubled unless it was calm for so long."""
 TURN_S = 0.002
 """Timers come up to so late, as in a loop that has other things to do."""
 
@@ -68,7 +73,7 @@ class Surroundings(Protocol):
         ...
 
     def restarted(self, why: str) -> None:
-        """The disk refused, and the agents begin again."""
+        """The disk refused, and other agents will begin in a while."""
         ...
 
 
@@ -92,11 +97,24 @@ class Process:
         self._outcomes: dict[int, Outcome | None] = {}
         self._generation = 0
         self._turning = False
+        self._resting = False
+        self._pause_s = 0.0
+        self._failed_s = float("-inf")
         self._still_since_s: float | None = None
         self._still = 0
 
     def start(self) -> None:
-        """Begin to live. The agents may get events before, which wait."""
+        """Begin to live."""
+        self._begin(self._generation)
+
+    def _begin(self, generation: int) -> None:
+        """The agents begin, for the first time or again."""
+        if not self.alive or generation != self._generation:
+            return
+        if self._still:
+            self._world.after(RESTART_PAUSE_FIRST_S, self._begin, generation)
+            return
+        self._resting = False
         self._turning = True
         self._take(self.core.start(self._clock.now()))
         self._turning = False
@@ -131,7 +149,7 @@ class Process:
         if self._still or not self.alive or self._still_since_s is None:
             return
         gap_s = self._clock.boot_s() - self._still_since_s
-        if gap_s > RESUMED_AFTER_S:
+        if gap_s > RESUMED_AFTER_S and not self._resting:
             self._step(Resumed(gap_s))
         overdue, self._overdue = sorted(self._overdue, key=lambda item: item[:2]), []
         for at_s, generation, timer in overdue:
@@ -146,7 +164,7 @@ class Process:
         if self._turning:
             return
         self._turning = True
-        while self._inbox and self.alive and not self._still:
+        while self._inbox and self.alive and not self._still and not self._resting:
             self._step_now(self._inbox.popleft())
         self._turning = False
 
@@ -245,6 +263,10 @@ class Process:
         self._outcomes.clear()
         self._inbox.clear()
         self._overdue.clear()
-        self._surroundings.restarted(why)
+        now_s = self._clock.boot_s()
+        calm = now_s - self._failed_s > RESTART_CALM_S
+        self._pause_s = RESTART_PAUSE_FIRST_S if calm else min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        self._failed_s, self._resting = now_s, True
         self.core = self._surroundings.make_core()
-        self._take(self.core.start(self._clock.now()))
+        self._surroundings.restarted(why)
+        self._world.after(self._pause_s, self._begin, self._generation)

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from colla.cli import formats
+from colla.client import text
+from colla.client.text import clean, clean_json
 
 
 @pytest.mark.parametrize(
@@ -70,14 +72,14 @@ OBEYED = "\x1b[31m\r\n\t\x07\x7f\x9b\u202e\u2066\u2028\ufeff"
 
 
 def test_nothing_reaches_the_terminal_that_it_obeys() -> None:
-    shown = formats.clean(f"a{OBEYED}b")
+    shown = clean(f"a{OBEYED}b")
     assert shown.isprintable() and shown.startswith("a\\x1b[31m\\x0d") and shown.endswith("b")
-    assert formats.clean("äöü 漢字 – ok") == "äöü 漢字 – ok"
+    assert clean("äöü 漢字 – ok") == "äöü 漢字 – ok"
 
 
 def test_cleaned_json_is_the_same_json() -> None:
     value = {"name": f"a{OBEYED}b", "ok": "ü"}
-    text = formats.clean_json(json.dumps(value, ensure_ascii=False))
+    text = clean_json(json.dumps(value, ensure_ascii=False))
     assert text.isprintable() and json.loads(text) == value
 
 

@@ -18,6 +18,7 @@ from typer.testing import Result
 
 from colla.cli import up
 from colla.model.ids import GroupId, NodeId
+from colla.node.logs import log_to
 from colla.protocol.membership.tickets import Contact, TicketText, write_ticket
 
 Colla = Callable[..., Result]
@@ -200,7 +201,7 @@ def test_a_second_node_of_a_group_is_refused(colla: Colla, node: Any) -> None:
 
 def test_the_log_goes_to_its_file_and_cannot_move_the_terminal(home: Path) -> None:
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
-    up.log_to(home / "club", quiet=True)
+    log_to(home / "club", quiet=True)
     added = [handler for handler in root.handlers if handler not in before]
     try:
         logging.getLogger("colla").info("from another: %s", "\x1b[2J")

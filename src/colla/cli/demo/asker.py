@@ -8,7 +8,6 @@ line of JSON in the plan's log file. A request counts as answered when the statu
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -76,8 +75,8 @@ async def ask(session: aiohttp.ClientSession, plan: Plan, target: Target, number
     return Asked(at_s, time.monotonic() - began_s, target.service, status, replica, error)
 
 
-async def ask_always(plan: Plan, log: IO[bytes]) -> None:
-    """Ask all targets at the plan's pace until cancelled."""
+async def ask_always(plan: Plan, log: IO[bytes], ending: asyncio.Event) -> None:
+    """Ask all targets at the plan's pace until `ending` is set; then wait for what is still open."""
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     open_requests: dict[asyncio.Task[None], None] = {}
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -86,7 +85,7 @@ async def ask_always(plan: Plan, log: IO[bytes]) -> None:
             log.write(msgspec.json.encode(await ask(session, plan, target, number)) + b"\n")
 
         began_s, number = time.monotonic(), 0
-        while True:
+        while not ending.is_set():
             for target in plan.targets:
                 if len(open_requests) < OPEN_MAX:
                     running = asyncio.create_task(one(target, number))
@@ -99,20 +98,26 @@ async def ask_always(plan: Plan, log: IO[bytes]) -> None:
                 # This process itself was not run for a while: those requests were never sent, and none is made up.
                 began_s += behind_s
             await asyncio.sleep(max(0.0, -behind_s))
+        await asyncio.gather(*open_requests)
 
 
-def end_with_input() -> None:
-    """End this process when whoever started it is gone."""
-    sys.stdin.buffer.read()
-    os._exit(0)
+async def ask_until_told(plan: Plan, log: IO[bytes]) -> None:
+    """Ask until the input of this process ends: when it is told to stop, or whoever started it is gone."""
+    ending, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def wait_for_end() -> None:
+        sys.stdin.buffer.read()
+        loop.call_soon_threadsafe(ending.set)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    await ask_always(plan, log, ending)
 
 
 def main(path: str) -> None:
-    """Read the plan and ask until killed, or until the input ends."""
-    threading.Thread(target=end_with_input, daemon=True).start()
+    """Read the plan and ask."""
     plan = msgspec.json.decode(Path(path).read_bytes(), type=Plan)
     with Path(plan.log).open("ab") as log:
-        asyncio.run(ask_always(plan, log))
+        asyncio.run(ask_until_told(plan, log))
 
 
 if __name__ == "__main__":

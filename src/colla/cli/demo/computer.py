@@ -22,7 +22,7 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
 REAP_S = 0.01
-REAP_TIMEOUT_S = 5.0
+UNPLUG_TIMEOUT_S = 10.0
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -63,26 +63,25 @@ def say(done: Done) -> None:
 
 
 def unplug() -> None:
-    """Freeze everything, so that nothing notices anything, then kill it."""
-    frozen: dict[int, psutil.Process] = {}
+    """Freeze everything, so that nothing notices anything, then kill it; and once more, until nothing is left."""
     me = psutil.Process()
-    while fresh := [each for each in me.children(recursive=True) if each.pid not in frozen]:
-        for process in fresh:
-            frozen[process.pid] = process
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
-    for process in frozen.values():
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    deadline = time.monotonic() + REAP_TIMEOUT_S
+    deadline = time.monotonic() + UNPLUG_TIMEOUT_S
     while time.monotonic() < deadline:
+        frozen: dict[int, psutil.Process] = {}
+        while fresh := [each for each in me.children(recursive=True) if each.pid not in frozen]:
+            for process in fresh:
+                frozen[process.pid] = process
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+        for process in frozen.values():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         try:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(
-                    REAP_S
-                )  # The killed ones end one after another, and each frees its children to us.
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
         except ChildProcessError:
             return
+        time.sleep(REAP_S)  # The killed ones end one after another, and each leaves its children to us.
 
 
 def main(home: str) -> None:

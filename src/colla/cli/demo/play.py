@@ -14,7 +14,6 @@ from colla.cli.output import Output
 from colla.model.errors import CollaError
 
 COUNT_S = 0.5
-LAST_ANSWERS_S = 1.0
 
 
 async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> None:
@@ -23,41 +22,46 @@ async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> 
     stage = Stage(short_root(), election, site, quiet=out.json)
     stage.screen.view = lambda: stage.watcher.latest
     stage.screen.count = lambda: _count_text(stage)
-    kept = False
+    held = False
     try:
-        stage.screen.open()
-        counting = asyncio.create_task(_count(stage))
-        try:
-            await _perform(stage)
-        finally:
-            counting.cancel()
-            stage.screen.close()
-        kept = keep
-    except BaseException:
-        out.note(f"What the nodes wrote is kept in {stage.root}")
-        raise
+        await _perform(stage)
+        result = _result(stage, time.time() - began_s)
+        _present(out, stage, result)
+        _judge(result)
+        held = True
     finally:
-        await stage.close(keep=kept)
-    result = _result(stage, time.time() - began_s)
-    _present(out, stage, result)
-    if kept:
-        for line in how_to_look(stage.root, stage.gateway):
-            out.note(line)
-    else:
+        await stage.close(keep=keep and held)
+        if not held:
+            out.note(f"What the nodes wrote is kept in {stage.root}")
+    if not keep:
         stage.remove()
-    if result.whole.failed or not result.whole.sent:
-        raise CollaError("requests_failed", f"{result.whole.failed} of {result.whole.sent} requests failed.")
+        return
+    for line in how_to_look(stage.root, stage.gateway):
+        out.note(line)
 
 
 async def _perform(stage: Stage) -> None:
-    stage.screen.act("a group of six computers")
-    await stage.build()
-    await stage.offer()
-    for act in ACTS:
-        await act(stage)
-    await asyncio.sleep(
-        LAST_ANSWERS_S
-    )  # The client goes on for a moment, so that the last act has requests too.
+    stage.screen.open()
+    counting = asyncio.create_task(_count(stage))
+    try:
+        stage.screen.act("a group of six computers")
+        await stage.build()
+        await stage.offer()
+        for act in ACTS:
+            await act(stage)
+        await stage.stop_asking()
+    finally:
+        counting.cancel()
+        stage.screen.close()
+
+
+def _judge(result: Result) -> None:
+    """Raise `CollaError` unless everything held. A lost service would have ended its act already."""
+    if not result.whole.sent:
+        raise CollaError("no_requests", "The client of the demo asked nothing, so that nothing was shown.")
+    if result.whole.failed:
+        text = f"{result.whole.failed} of {result.whole.sent} requests failed while a replica lived."
+        raise CollaError("requests_failed", text)
 
 
 async def _count(stage: Stage) -> None:

@@ -65,8 +65,8 @@ def _row(act: Act, each: Tally) -> tuple[str, ...]:
 
 
 def seconds(value: float | None) -> str:
-    """`2.4 s`, or a dash."""
-    return "–" if value is None else f"{value:.1f} s"
+    """`2.4 s`, `kept` for no time at all, or a dash."""
+    return "–" if value is None else f"{value:.1f} s" if value else "kept"
 
 
 def missed(acts: Sequence[Act]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from colla.cli.demo.computers import Computer
 from colla.cli.demo.watching import RUNNING, TOOK_OVER, UNPLUGGED, Moment, running
-from colla.cli.formats import clean
+from colla.client.text import clean
 from colla.client.types import StatusReport
 
 TOLD = {

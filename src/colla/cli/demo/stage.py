@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from colla.cli.demo.asker import Plan, Target, body_digest
+from colla.cli.demo.asker import REQUEST_TIMEOUT_S, Plan, Target, body_digest
 from colla.cli.demo.computers import Computer
 from colla.cli.demo.offers import site_paths, write_app, write_site
 from colla.cli.demo.report import Act
@@ -150,7 +149,7 @@ class Stage:
         for name, folder, words in ((SITE, self.site, ()), (APP, self.app, ("--env", "GREETING=hello"))):
             await self.laptop.colla("deploy", str(folder), "--name", name, *count, *words)
             self.screen.line(f"{name} is deployed from the laptop, {REPLICAS} replicas answer", "green")
-        await self.full_number()
+        await self.full_number(time.time())
         await self._ask_always()
 
     async def _ask_always(self) -> None:
@@ -162,7 +161,12 @@ class Stage:
         path = self.root / "asker.json"
         path.write_bytes(msgspec.json.encode(plan))
         self._asker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "colla.cli.demo.asker", str(path), start_new_session=True
+            sys.executable,
+            "-m",
+            "colla.cli.demo.asker",
+            str(path),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
@@ -215,39 +219,63 @@ class Stage:
         # A node that tells of an absence knew it before the laptop showed it.
         return max((each for each in seen if each is not None), default=time.time())
 
-    async def full_number(
-        self, names: tuple[str, ...] = (SITE, APP), timeout_s: float = REPAIR_TIMEOUT_S
-    ) -> float:
-        """Wait until each has its replicas, as many as computers that are on allow, and a living master."""
+    async def full_number(self, since_s: float, names: tuple[str, ...] = (SITE, APP)) -> float:
+        """Wait until each has its replicas, as many as the computers that are on allow.
+
+        Returns how long that took since then, and 0 when there were never fewer.
+        """
+        wanted = min(REPLICAS, len(self.givers))
 
         def good(view: StatusReport) -> bool:
-            wanted = min(REPLICAS, len(self.givers))
-            found = [find(view, name) for name in names]
-            return all(
-                each is not None
-                and len(running(each, self.computers)) >= wanted
-                and each.master in self.computers
-                and self.computers[each.master].on
-                for each in found
-            )
+            return all(self.running_of(name, view) >= wanted for name in names)
 
-        return await self.watcher.until(f"full number of {', '.join(names)}", good, timeout_s)
+        if good(self.view):
+            return 0.0
+        return (
+            await self.watcher.until(f"{wanted} replicas of {', '.join(names)}", good, REPAIR_TIMEOUT_S)
+            - since_s
+        )
+
+    async def mastered(self, names: tuple[str, ...] = (SITE, APP)) -> float:
+        """Wait until each has a master that lives; returns when."""
+
+        def lives(view: StatusReport, name: str) -> bool:
+            found = find(view, name)
+            return found is not None and found.master in self.computers and self.computers[found.master].on
+
+        return await self.watcher.until(
+            f"a living master of {', '.join(names)}",
+            lambda view: all(lives(view, name) for name in names),
+            REPAIR_TIMEOUT_S,
+        )
+
+    def running_of(self, service: str, view: StatusReport) -> int:
+        """How many replicas of a service really run."""
+        found = find(view, service)
+        return len(running(found, self.computers)) if found is not None else 0
 
     # -- the end ----------------------------------------------------------------------------------------------
 
     async def stop_asking(self) -> None:
-        """End the client process."""
+        """End the client process once its open requests are answered."""
         if self._asker is not None and self._asker.returncode is None:
-            self._asker.send_signal(signal.SIGKILL)
-            await self._asker.wait()
+            assert self._asker.stdin is not None
+            self._asker.stdin.close()
+            try:
+                await asyncio.wait_for(self._asker.wait(), REQUEST_TIMEOUT_S * 2)
+            except TimeoutError:
+                self._asker.kill()
+                await self._asker.wait()
         self.log.read()
 
     async def close(self, *, keep: bool) -> None:
         """Stop watching; unplug everything and remove the folder, unless the group is kept."""
-        await self.stop_asking()
         for work in self._running:
             work.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        if self._asker is not None and self._asker.returncode is None:
+            self._asker.kill()
+            await self._asker.wait()
         if keep:
             await asyncio.gather(*(each.keep() for each in self.computers.values()))
             return

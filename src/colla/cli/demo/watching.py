@@ -23,7 +23,8 @@ LOOK_S = 0.1
 AGAIN_S = 0.3
 """Before a node that did not answer is asked again."""
 MOMENTS_MAX = 20_000
-TOOK_OVER, ABSENT, PRESENT, UNPLUGGED, RUNNING = "took_over", "absent", "present", "unplugged", "running"
+TOOK_OVER, ABSENT, UNPLUGGED, RUNNING = "took_over", "absent", "unplugged", "running"
+MASTER_SEEN = "master_seen"
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -168,7 +169,7 @@ def changes(
             moments.append(Moment(at_s, RUNNING, text, service=service.name))
         if old is not None and old.master != service.master and service.master:
             text = f"{service.name}: {service.master} is its master"
-            moments.append(Moment(at_s, "master_seen", text, service=service.name, about=service.master))
+            moments.append(Moment(at_s, MASTER_SEEN, text, service=service.name, about=service.master))
     return moments
 
 

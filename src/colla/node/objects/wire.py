@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from colla.model.errors import UNDECODABLE
 from colla.model.ids import KEY_BYTES
 from colla.model.manifest import CHUNK_BYTES_MAX, ChunkId
 from colla.node.links.interface import LinkStream
@@ -107,5 +108,5 @@ class FrameReader:
             raise BadFrame(f"a frame of {length} bytes")
         try:
             return decoder.decode(await self.exactly(length))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise BadFrame(f"a frame that cannot be read: {error}") from None

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from colla.model.errors import UNDECODABLE
 from colla.model.ids import KEY_BYTES, GroupId
 from colla.model.keys import verify
 from colla.protocol.presence.messages import NUMBER_MAX, SignedAnnouncement
@@ -46,7 +47,7 @@ def read_announcement(signed: SignedAnnouncement, addresses_max: int) -> Announc
     try:
         bounds = _bounds.decode(signed.payload)
         announcement = _decoder.decode(signed.payload)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ValueError(f"malformed announcement: {error}") from None
     if len(bounds.addresses) > addresses_max:
         raise ValueError("an announcement with too many addresses")

@@ -18,6 +18,7 @@ from colla.kernel.config import PresenceConfig
 from colla.kernel.effects import Dial, DropCell, KeepLinks, NoteAddresses, StoreCell
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
+from colla.model.errors import UNDECODABLE
 from colla.model.ids import KEY_BYTES, NodeId
 
 CELL_PREFIX = "presence/addresses/"
@@ -146,7 +147,7 @@ class Links:
         try:
             node = bytes.fromhex(name.removeprefix(CELL_PREFIX))
             addresses = _addresses_decoder.decode(value)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, *UNDECODABLE):
             self._outbox.notify("addresses_damaged", "The last addresses of a computer cannot be read.")
             self._outbox.persist(DropCell(name))
             return
