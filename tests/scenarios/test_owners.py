@@ -90,8 +90,8 @@ def test_capacity_is_kept(new_scenario):
     small = msgspec.structs.replace(GIVES, replicas_max=2)
     scenario = new_scenario(3, replicas=0, contribution=small)
     group = scenario.group
-    services = [group.deploy(f"s{number}", replicas=2, at=group[number]) for number in range(3)]
-    group.until(lambda: all(group.running(one) == 2 for one in services), 30.0, "all six places are taken")
+    services = [group.deploy(f"s{number}", replicas=3, at=group[number]) for number in range(2)]
+    group.until(lambda: all(group.running(one) == 3 for one in services), 30.0, "all six places are taken")
     more = group.deploy("more", replicas=1, at=group[0])
     group.run(15.0)
     assert group.running(more) == 0
