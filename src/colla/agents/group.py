@@ -28,6 +28,8 @@ class GroupAgent(Agent):
         for change in changes:
             if change.node == self.context.identity.node:
                 continue
+            if change.phase is PresencePhase.PRESENT and not change.appeared:
+                continue  # It only said something new of itself.
             text = "is here" if change.phase is PresencePhase.PRESENT else TOLD[change.phase]
             info = self.context.membership.node(change.node)
             name = info.name if info is not None else change.node.hex()[:10]
