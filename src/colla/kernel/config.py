@@ -169,7 +169,8 @@ class SupervisionConfig(msgspec.Struct, frozen=True):
     survey_interval_s: float = 60.0
     survey_retry_s: float = 2.0
     orphans_interval_s: float = 3.0
-    services_max: int = 4096
+    services_max: int = 2048
+    """Also keeps the longest list of mastered services below a frame."""
     services_per_inventory_max: int = 64
     holders_max: int = 8
     history_max: int = 20

@@ -46,7 +46,7 @@ from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import MemberId, NodeId, ObjectId, ReplicaId, ServiceId, digest
 from colla.model.location import NO_BALLOT, Ballot
 from colla.model.service import Service
-from colla.protocol.supervision.messages import OfferAnswer, StopAnswer
+from colla.protocol.supervision.messages import Offer, OfferAnswer, StopAnswer, StopOrder
 from colla.protocol.views import (
     Announcement,
     MemberInfo,
@@ -236,6 +236,8 @@ class Node:
         self.hung = False
         self.crash_in: int | None = None
         self.obeyed: dict[ServiceId, Ballot] = {}
+        self.codes: list[str] = []
+        self.orders: dict[tuple[ServiceId, int | bytes], Ballot] = {}
         self.presence = FakePresence(self)
 
     @property
@@ -290,6 +292,10 @@ class Node:
         self.perform()
 
     def _take(self, peer: NodeId, message: Message) -> None:
+        if isinstance(message, Offer):
+            self.orders[message.service, message.offer] = message.ballot
+        elif isinstance(message, StopOrder):
+            self.orders[message.service, message.replica] = message.ballot
         for agent in self.agents:
             if isinstance(message, agent.MESSAGES):
                 agent.message(peer, message, self.group.now)
@@ -348,13 +354,19 @@ class Node:
                 raise TypeError(f"no agent of the mini group asks for {effect!r}")
 
     def _watch_answer(self, message: Message) -> None:
-        """Orders accepted are never of a lower ballot than one accepted before."""
-        accepted = isinstance(message, OfferAnswer | StopAnswer) and not message.code
-        if accepted:
-            floor = self.obeyed.get(message.service, NO_BALLOT)  # type: ignore[attr-defined]
-            ballot = message.ballot  # type: ignore[attr-defined]
-            assert ballot >= floor, f"{self.name} obeys {ballot} after {floor}"
-            self.obeyed[message.service] = ballot  # type: ignore[attr-defined]
+        """Orders carried out are never of a lower ballot than one carried out before."""
+        if isinstance(message, OfferAnswer | StopAnswer):
+            self.codes.append(message.code)
+        match message:
+            case OfferAnswer(code=""):
+                ballot = self.orders[message.service, message.offer]
+            case StopAnswer(code=""):
+                ballot = self.orders[message.service, message.replica]
+            case _:
+                return
+        floor = self.obeyed.get(message.service, NO_BALLOT)
+        assert ballot >= floor, f"{self.name} obeys {ballot} after {floor}"
+        self.obeyed[message.service] = ballot
 
     def event(self, start: int, event: object) -> None:
         if self.up and start == self.start_number:

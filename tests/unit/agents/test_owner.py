@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import msgspec
 import pytest
 
 from colla.model.ids import ReplicaId
+from colla.model.location import Ballot
 from colla.model.service import Limits
+from colla.protocol.supervision.messages import Offer, StopOrder
 
 pytestmark = pytest.mark.parametrize("election", ["hashing", "contention"])
 
@@ -267,3 +270,50 @@ def test_a_lower_ballot_is_never_obeyed_after_a_higher_one(lab: ModuleType, elec
     group.run(60.0)
     group.settle(service, 10.0)
     assert all(node.obeyed for node in group.ready(service))
+
+
+def test_orders_count_by_ballot_sender_and_echo(lab: ModuleType, election: str) -> None:
+    """One executor, orders of made-up masters: each refusal has its code, also after a restart."""
+    group = lab.MiniGroup(4, election)
+    group.run(4.0)
+    node, one, other = (group.by_name[name] for name in ("n0", "n1", "n2"))
+    for silent in (one, other, group.by_name["n3"]):
+        group.contribute(silent, msgspec.structs.replace(silent.own.contribution, agents=("executor",)))
+    group.contribute(node, msgspec.structs.replace(node.own.contribution, agents=("executor",)))
+    service = group.service(replicas=1)
+    group.deploy(service)
+    group.run(1.0)
+
+    def order(sender: Any, ballot: Ballot, kind: str = "offer", *, heard: bool = True) -> str:
+        number = len(node.codes) + 1
+        now_s = group.t if heard else group.t - 4.0
+        node.presence.partner_since[sender.id] = node.presence.echo[sender.id] = now_s
+        if kind == "offer":
+            message = Offer(service.id, ballot, 1, number, 0, (), 0, 0)
+        else:
+            (replica,) = node.runs
+            message = StopOrder(service.id, replica, ballot, 0.0, "told", 0, 0)
+        node.deliver(sender.id, message)
+        group.run(0.1)
+        assert len(node.codes) == number
+        return node.codes[-1]
+
+    low, high = Ballot(3, 5, one.id), Ballot(4, 1, other.id)
+    assert order(one, low, heard=False) == "echo"
+    assert order(other, low) == "not_its_ballot"
+    assert not node.runs
+    assert order(other, high) == ""
+    group.run(1.0)
+    assert node.ready_of(service.id)
+    for kind in ("offer", "stop"):
+        assert order(one, low, kind) == "lower_ballot"
+    group.crash(node)
+    group.boot(node)
+    group.run(1.0)
+    for kind in ("offer", "stop"):
+        assert order(one, low, kind) == "lower_ballot", "the floor survives a restart"
+    assert node.ready_of(service.id)
+    assert order(one, Ballot(4, 2, one.id), "stop") == ""
+    group.run(1.0)
+    assert not node.runs
+    assert order(other, high) == "lower_ballot"
