@@ -196,7 +196,12 @@ class _Trip:
                     self._blame(attempt)
                     self._attempts.remove(attempt)
             return
-        if len(in_flight) < IN_FLIGHT_MAX and not self._launch() and not self._launch_afresh(in_flight):
+        health = self._courier.health
+        if len(in_flight) >= IN_FLIGHT_MAX or not health.may_hedge():
+            return
+        if self._launch() or self._launch_afresh(in_flight):
+            health.hedged()
+        else:
             self._start_refresh(now)
 
     # ------------------------------------------------------------------ attempts
@@ -225,15 +230,19 @@ class _Trip:
         self._attempts.append(attempt)
 
     def abandon_losers(self) -> None:
-        """Abort everything but the winner. Who was silent all along while another answered is blamed."""
+        """Abort everything but the winner. Who was silent all along while another answered at once is blamed.
+
+        Where the winner was slow too, it may be this computer that is: then silence proves nothing.
+        """
         if self._refresh is not None:
             self._refresh.cancel()
         winner = self._winner
+        quick = winner is not None and self._loop.time() - winner.started_at < self._hedge_s
         for attempt in self._attempts:
             if attempt is winner or attempt in self._failed:
                 continue
             earlier = winner is not None and attempt.started_at + self._hedge_s <= winner.started_at
-            if attempt.head is None and earlier:
+            if attempt.head is None and earlier and quick:
                 self._blame(attempt)
             attempt.end()
         if winner is not None:

@@ -28,6 +28,10 @@ HEDGE_MIN_S = 0.3
 HEDGE_MAX_S = 1.0
 """So that a second replica can still answer within the two seconds that a request may take."""
 HEDGE_OF_P95 = 3.0
+HEDGES_PER_ANSWER = 0.2
+HEDGES_KEPT_MAX = 128
+"""Hedges are paid from a purse that answers fill. Where everything is slow it is soon empty, so that hedging, meant for
+the few that hang, cannot multiply the load that made everything slow."""
 DURATIONS_KEPT = 128
 DURATIONS_PER_UPDATE = 16
 
@@ -59,6 +63,7 @@ class HealthMemory:
         self._failed: OrderedDict[ReplicaId, _Failure] = OrderedDict()
         self._busy: dict[ReplicaId, int] = {}
         self._paces: OrderedDict[ServiceId, _Pace] = OrderedDict()
+        self._hedges_left = float(HEDGES_KEPT_MAX)
 
     def ordered(self, locations: Sequence[ReplicaLocation], now: float) -> list[ReplicaLocation]:
         """Whom to ask first: the nearest that did not fail lately, the least busy among equally near ones."""
@@ -113,6 +118,7 @@ class HealthMemory:
     def answered(self, service: ServiceId, replica: ReplicaId, duration_s: float) -> None:
         """The replica gave a whole answer, `duration_s` after it was asked."""
         self._failed.pop(replica, None)
+        self._hedges_left = min(self._hedges_left + HEDGES_PER_ANSWER, HEDGES_KEPT_MAX)
         pace = self._paces.get(service)
         if pace is None:
             pace = self._paces[service] = _Pace()
@@ -128,6 +134,14 @@ class HealthMemory:
     def proved_alive(self, replica: ReplicaId) -> None:
         """The replica answered something whose duration says nothing, such as a stream."""
         self._failed.pop(replica, None)
+
+    def may_hedge(self) -> bool:
+        """Whether one more replica may be asked only because others are silent."""
+        return self._hedges_left >= 1.0
+
+    def hedged(self) -> None:
+        """That was done."""
+        self._hedges_left -= 1.0
 
     def hedge_s(self, service: ServiceId) -> float:
         """How long to wait for one replica of this service before asking a second one, in seconds."""

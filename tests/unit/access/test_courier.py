@@ -327,3 +327,24 @@ async def test_closing_the_gateway_ends_everything(open_access, group, eventuall
     assert replica.aborted == replica.opened == 1
     with pytest.raises(aiohttp.ClientConnectionError):
         await _read(access)
+
+
+async def test_slowness_of_everybody_is_neither_multiplied_nor_blamed(access, group, monkeypatch):
+    monkeypatch.setattr(health, "HEDGE_MIN_S", 0.05)
+    monkeypatch.setattr(health, "HEDGE_MAX_S", 0.05)
+    access.gateway._courier.health._hedges_left = 5.0
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)
+        return web.Response(text="late")
+
+    replicas = [await group.add(slow) for _ in range(3)]
+
+    async def ask() -> int:
+        async with access.ask() as answer:
+            return answer.status
+
+    assert await asyncio.gather(*(ask() for _ in range(40))) == [200] * 40
+    asked = sum(len(replica.requests) for replica in replicas)
+    assert 40 < asked <= 40 + 5 + 40 * health.HEDGES_PER_ANSWER
+    assert group.failed == []
