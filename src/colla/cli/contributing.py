@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
@@ -97,7 +98,16 @@ class Gives:
         str | None,
         typer.Option(
             "--gateway",
-            help="Serve public services to everybody at ADDRESS:PORT, or none.",
+            help="Serve public services to everybody at ADDRESS:PORT, or none. From the next start on.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    relay: Annotated[
+        str | None,
+        typer.Option(
+            "--relay",
+            help="Carry members' packets where they cannot meet: the URL of this computer, as http://203.0.113.7:3340, "
+            "or none.",
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -147,6 +157,7 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
             ("own_only", gives.own_only),
             ("replicas_max", gives.replicas_max),
             ("gateway", _endpoint(gives.gateway)),
+            ("relay", _relay(gives.relay)),
         )
         if value is not None
     }
@@ -220,6 +231,21 @@ def _endpoint(text: str | None) -> str | None:
     return text
 
 
+def _relay(text: str | None) -> str | None:
+    if text is None or text == NONE:
+        return None if text is None else ""
+    url = urlsplit(text)
+    try:
+        right = url.scheme == "http" and bool(url.hostname) and bool(url.port)
+    except ValueError:
+        right = False
+    if not right:
+        raise typer.BadParameter(
+            f"{text!r} is no URL with a port, as http://203.0.113.7:3340", param_hint="--relay"
+        )
+    return text
+
+
 def _labels(held: tuple[tuple[str, str], ...], changes: list[str]) -> tuple[tuple[str, str], ...]:
     try:
         merged = dict(held) | parse_pairs(changes)
@@ -242,6 +268,7 @@ def describe(contribution: Contribution) -> list[tuple[str, str]]:
         ("replicas at most", str(contribution.replicas_max)),
         ("labels", list_text([f"{key}={value}" for key, value in contribution.labels])),
         ("gateway", contribution.gateway or "for this computer only"),
+        ("relay", contribution.relay or "no"),
         ("now", "paused" if contribution.paused else "draining" if contribution.draining else "open"),
     ]
 

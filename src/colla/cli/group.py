@@ -11,6 +11,7 @@ import typer
 from colla.cli.command import GROUP_PANEL, Here, command
 from colla.cli.formats import count_text, duration_text, list_text, parse_duration, short_id, size_text
 from colla.client.types import ComputerReport, InviteAnswer, InviteRequest, MemberReport, StatusReport
+from colla.model.contribution import ALL_AGENTS
 from colla.model.errors import CollaError
 
 INSTALL_LINE = "pip install colla"
@@ -123,7 +124,7 @@ def _computer_row(computer: ComputerReport) -> tuple[str, ...]:
         computer.member,
         presence_text(computer),
         duration_text(max(0.0, time.time() - computer.since_s)) if computer.since_s else "–",
-        list_text(computer.agents),
+        "all five" if len(computer.agents) == len(ALL_AGENTS) else list_text(computer.agents),
         list_text(computer.environments),
         f"{computer.cpus:g}",
         size_text(computer.memory_bytes),
@@ -160,7 +161,7 @@ async def status(here: Here) -> None:
 def _show_status(here: Here, report: StatusReport) -> None:
     node = report.node
     present = sum(each.phase == "present" for each in report.computers)
-    computers = count_text(len(report.computers), "computer")
+    computers = count_text(sum(each.phase != "left" for each in report.computers), "computer")
     here.out.say(
         f"{node.group_name}: {present} of {computers} here; this one is {node.name} of {node.member_name}"
     )

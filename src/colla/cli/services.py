@@ -32,7 +32,10 @@ async def deploy(
     path: Annotated[Path, typer.Argument(help="The folder of the service.")],
     name: Annotated[str | None, typer.Option("--name", help="Its name; else the folder's.")] = None,
     replicas: Annotated[
-        int | None, typer.Option("--replicas", "-r", min=1, max=REPLICAS_MAX, help="How many (3).")
+        int | None,
+        typer.Option(
+            "--replicas", "-r", min=1, max=REPLICAS_MAX, help="How many: 3, or as many as it has now."
+        ),
     ] = None,
     environment: Annotated[
         str | None, typer.Option("--environment", help="static or process; else recognised.")
@@ -93,7 +96,8 @@ async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | 
         before = await _existing(client, plan.request.name)
         stored = await client.put(plan.folder)
         progress.update(f"{plan.request.name}: telling the group")
-        written = await client.deploy(plan.request_for(stored.object, stored.size_bytes))
+        held = before.replicas_wanted if before is not None else None
+        written = await client.deploy(plan.request_for(stored.object, stored.size_bytes, held))
         report = await client.service(written.name)
         if wait_s is not None:
             changed = before is not None and report.version != before.version

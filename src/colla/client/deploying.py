@@ -57,7 +57,7 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     environment: str = ""
     command: str | tuple[str, ...] = ()
-    replicas: int = REPLICAS_DEFAULT
+    replicas: int | None = None
     env: dict[str, str | int | float | bool] = {}
     uses: tuple[str, ...] = ()
     public: bool = False
@@ -91,11 +91,21 @@ class DeployPlan(msgspec.Struct, frozen=True):
     folder: Path
     recognised: str
     request: DeployRequest
+    replicas_said: bool = False
+    """Whether the caller or the folder asks for a number of replicas."""
     warnings: tuple[str, ...] = ()
 
-    def request_for(self, object_id: str, object_bytes: int) -> DeployRequest:
-        """The whole request, once the folder is stored as an object."""
-        return msgspec.structs.replace(self.request, object=object_id, object_bytes=object_bytes)
+    def request_for(
+        self, object_id: str, object_bytes: int, replicas_held: int | None = None
+    ) -> DeployRequest:
+        """The whole request, once the folder is stored as an object.
+
+        `replicas_held` is what is wanted of the service now, if it exists: kept unless another number is asked for.
+        """
+        replicas = self.request.replicas if self.replicas_said or not replicas_held else replicas_held
+        return msgspec.structs.replace(
+            self.request, object=object_id, object_bytes=object_bytes, replicas=replicas
+        )
 
 
 def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
@@ -111,7 +121,8 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
     environment, command, recognised = _recognise(
         path, content, said.environment or settings.environment, command
     )
-    replicas = said.replicas if said.replicas is not None else settings.replicas
+    asked = said.replicas if said.replicas is not None else settings.replicas
+    replicas = REPLICAS_DEFAULT if asked is None else asked
     if not 1 <= replicas <= REPLICAS_MAX:
         raise CollaError(
             "bad_replicas", f"{replicas} is no number of replicas.", f"Choose 1 to {REPLICAS_MAX}."
@@ -136,7 +147,7 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
         processes=settings.limits.processes,
         labels=settings.labels,
     )
-    return DeployPlan(path, recognised, request, tuple(_warnings(content, environment)))
+    return DeployPlan(path, recognised, request, asked is not None, tuple(_warnings(content, environment)))
 
 
 def _refuse_files(path: Path) -> None:

@@ -71,6 +71,16 @@ def test_a_change_waits_until_no_old_replica_is_left(
     assert result.exit_code == 0 and msgspec.json.decode(result.stdout, type=types.ServiceReport) == new
 
 
+@pytest.mark.parametrize(("asked", "replicas"), [((), 5), (("--replicas", "2"), 2)])
+def test_a_change_keeps_the_number_of_replicas_unless_told(
+    colla: Colla, prepared: Any, samples: Any, site: Path, asked: tuple[str, ...], replicas: int
+) -> None:
+    held = msgspec.structs.replace(samples.service("blog", "aa"), replicas_wanted=5)
+    prepared.answer("GET services/blog", held)
+    assert colla("deploy", site, "--name", "blog", "--no-wait", *asked).exit_code == 0
+    assert [body["replicas"] for body in prepared.bodies("POST services")] == [replicas]
+
+
 def test_fewer_replicas_than_wanted_are_told(
     colla: Colla, prepared: Any, samples: Any, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

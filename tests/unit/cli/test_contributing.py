@@ -66,6 +66,8 @@ def test_agents_bring_what_they_need() -> None:
         (Gives(replicas_max=2), "replicas_max", 2),
         (Gives(gateway="0.0.0.0:8080"), "gateway", "0.0.0.0:8080"),
         (Gives(gateway="none"), "gateway", ""),
+        (Gives(relay="http://203.0.113.7:3340"), "relay", "http://203.0.113.7:3340"),
+        (Gives(relay="none"), "relay", ""),
         (Gives(label=["site=attic", "rack=", "room=2"]), "labels", (("room", "2"), ("site", "attic"))),
     ],
 )
@@ -75,6 +77,7 @@ def test_only_what_was_named_changes(gives: Gives, field: str, value: Any) -> No
         labels=(("rack", "1"), ("site", "home")),
         members=("zoe",),
         gateway="a:1",
+        relay="http://a:1",
         draining=True,
     )
     changed = decide(gives, base, BIG)
@@ -97,6 +100,9 @@ def test_saying_nothing_is_noticed() -> None:
         Gives(label=["home"]),
         Gives(gateway="8080"),
         Gives(gateway="a:0"),
+        Gives(relay="203.0.113.7:3340"),
+        Gives(relay="http://203.0.113.7"),
+        Gives(relay="http://a:port"),
     ],
 )
 def test_wrong_words_are_told(gives: Gives) -> None:
