@@ -25,6 +25,7 @@ from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key, SignedRec
 from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
 from colla.protocol.copies.holdings import Holdings
 from colla.protocol.copies.placing import CopyPlacing
+from colla.protocol.copies.upkeep import Upkeep
 from colla.protocol.membership.admission import Admission
 from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
 from colla.protocol.membership.membership import Membership
@@ -118,6 +119,7 @@ class Foundation:
         )
         self.holdings = Holdings(held)
         self.placing = CopyPlacing(config.copies, self.outbox)
+        self.upkeep = Upkeep(config.copies, self.outbox, self.holdings)
         self.merged: list[RecordChange] = []
 
     def start(self, now: Instant) -> None:
@@ -152,6 +154,7 @@ class Foundation:
         self._next_epidemic(now)
         for node in self.epidemic_partners():
             self.meet(node, now)
+        self.upkeep.look((service.specification.object for service in self.catalogue.services()), now)
 
     def epidemic_partners(self) -> list[NodeId]:
         """With whom to hold a session now."""

@@ -3,7 +3,7 @@
 Every repository agent periodically, and soon after presence changes, counts the copies of the referenced objects
 that it holds. The first holder by rendezvous is responsible: below `urgent_copies` live ones it places new
 copies at once; below the full number only after `remake_after_s`, because a closed laptop must not set off
-gigabytes. Objects that no service refers to are forgotten after `unreferenced_kept_s`.
+gigabytes. A copy that turned out damaged is fetched again from the others at once.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from colla.agents.agent import Agent, Context
-from colla.kernel.effects import ForgetObject
-from colla.kernel.events import Event, FetchFailed, ObjectFetched
+from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
 from colla.kernel.messages import Message, Timer
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
@@ -46,7 +45,6 @@ class RepositoryAgent(Agent):
         self._epoch = 0
         self._count: tuple[int, dict[ObjectId, list[NodeId]]] | None = None
         self._short_since: dict[ObjectId, float] = {}
-        self._unreferenced_since: dict[ObjectId, float] = {}
 
     def start(self, now: Instant) -> None:
         self._check_in(self._config.check_soon_s, now)
@@ -88,6 +86,8 @@ class RepositoryAgent(Agent):
                 self._keeping.fetched(event)
             case FetchFailed():
                 self._keeping.failed(event)
+            case ObjectDamaged(object=object_id):
+                self._heal(object_id)
             case _:
                 pass
 
@@ -109,7 +109,6 @@ class RepositoryAgent(Agent):
         jitter = 0.5 + self.context.rng.random()
         self._check_in(self._config.check_interval_s * jitter, now)
         referenced = self._referenced()
-        self._forget_unreferenced(referenced, now)
         me = self.context.identity.node
         mine = [o for o in sorted(referenced) if self._holdings.holds(o)][: self._config.objects_counted_max]
         nonce = self.context.outbox.new_id()
@@ -168,12 +167,10 @@ class RepositoryAgent(Agent):
             "copies_remade", f"object {object_id.hex()[:10]} had {len(holders)} of {wanted} copies"
         )
 
-    def _forget_unreferenced(self, referenced: dict[ObjectId, int], now: Instant) -> None:
-        for object_id in self.context.holdings.held():
-            if object_id in referenced:
-                self._unreferenced_since.pop(object_id, None)
-                continue
-            since = self._unreferenced_since.setdefault(object_id, now.boot_s)
-            if now.boot_s - since >= self._config.unreferenced_kept_s:
-                del self._unreferenced_since[object_id]
-                self.context.outbox.put(ForgetObject(self.context.outbox.new_id(), object_id))
+    def _heal(self, object_id: ObjectId) -> None:
+        """A copy here is damaged: fetch what is missing of it from the other holders."""
+        size_bytes = self._referenced().get(object_id)
+        if size_bytes is not None and self.context.own.contribution.carries(AgentKind.REPOSITORY):
+            me = self.context.identity.node
+            others = tuple(node for node in self._ranked(object_id) if node != me)
+            self._keeping.asked(me, KeepCopy(object_id, size_bytes, others, self.context.outbox.new_id()))

@@ -19,7 +19,6 @@ import msgspec
 
 import colla
 from colla.access.forwards import Forwards
-from colla.access.gateway import Door, Gateway
 from colla.access.tunnels import serve_tunnel
 from colla.agents.requests import Contribute, Contributed
 from colla.agents.router import Router
@@ -41,6 +40,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import GroupId, NodeId
 from colla.node.api import Api
 from colla.node.asking import Asking
+from colla.node.doors import Doors
 from colla.node.founding import add_founding, join_request
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
@@ -133,8 +133,8 @@ class Node:
         self.runner = Runner(self.core, self.performer, self._restart_core)
         self.resolver = NodeResolver(lambda: self.core, self.links, self.asking)
         self.tunnels = NodeTunnels(self.identity.node, self.links, self.replicas.endpoint_of)
-        self.gateway = Gateway(self.resolver, self.tunnels, SystemRandom())
-        stack.push_async_callback(self.gateway.close)
+        self.doors = Doors(self.resolver, self.tunnels)
+        stack.push_async_callback(self.doors.close)
         self.forwards = Forwards(self.resolver, self.tunnels, SystemRandom())
         stack.push_async_callback(self.forwards.close)
         self.limiter = UploadLimiter(None)
@@ -203,7 +203,7 @@ class Node:
 
     async def _goodbye(self, running: asyncio.Task[None]) -> None:
         await self.api.close()
-        await self.gateway.close()
+        await self.doors.close()
         self.post(StopRequested())
         # The agents repeat their goodbye for a moment, in case that a datagram is lost.
         await asyncio.wait({running}, timeout=Config().goodbye_s)
@@ -219,6 +219,7 @@ class Node:
 
     async def contribute(self, contribution: Contribution) -> Contributed:
         """Take the owner's decision: to the settings, the agents and the environments, at once."""
+        await self.doors.contribute(contribution.gateway)
         self.change_settings(contribution=contribution)
         self.objects.quota_bytes = contribution.disk_bytes + OWN_OBJECTS_BYTES
         answer: Contributed = await self.asking.ask(Contribute(contribution))
@@ -262,19 +263,11 @@ class Node:
     # -- doors and neighbours -------------------------------------------------------------------------------
 
     async def _open_doors(self) -> None:
-        port = self.settings.gateway_port
-        try:
-            port = await self.gateway.listen(Door(port=port))
-        except CollaError as error:
-            if self.settings.gateway_port_fixed:
-                raise
-            log.warning("%s Taking another port.", error)
-            port = await self.gateway.listen(Door(port=0))
-        self.gateway_address = f"127.0.0.1:{port}"
-        contributed = self.settings.contribution.gateway
-        if contributed:
-            address, _, text = contributed.rpartition(":")
-            await self.gateway.listen(Door(address=address, port=int(text), public_only=True))
+        settings = self.settings
+        self.gateway_address = await self.doors.open_own(
+            settings.gateway_port, fixed=settings.gateway_port_fixed
+        )
+        await self.doors.contribute(settings.contribution.gateway)
 
     async def _watch_addresses(self) -> None:
         while True:
