@@ -103,9 +103,11 @@ def test_a_placing_concludes_once_with_as_many_copies_as_there_can_be(fates: lis
                 done = placing.answered(peer, CopyAnswer(OBJECT, nonce, fate == "kept", fate), NOW)
                 concluded += [done] if done is not None else []
         waiting = asked(outbox)
-        if not waiting and not concluded:
-            done = [placing.due(PlacingDue(nonce, number), NOW) for number in range(1, 20)]
-            concluded += [one for one in done if one is not None]
+        for number in range(1, 20):
+            if waiting or concluded:
+                break
+            late = placing.due(PlacingDue(nonce, number), NOW)
+            concluded += [late] if late is not None else []
             waiting = asked(outbox)
         assert rounds < 50
     assert len(concluded) == 1
