@@ -90,7 +90,7 @@ def test_suspend_and_resume(new_scenario):
     blog = group.deploy("blog", replicas=1, at=group.up()[0])
     group.run(120.0)
     laptop.resume()
-    group.until(lambda: laptop.core.catalogue.service(blog) is not None, 15.0, "it knows what happened")
+    group.until(lambda: laptop.core.catalogue.service(blog) is not None, 30.0, "it knows what happened")
     scenario.settle(75.0, stays_s=10.0)
 
 

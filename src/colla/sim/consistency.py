@@ -92,7 +92,9 @@ def _replicas(group: SimGroup, members: list[Computer], service: Service) -> lis
         for one in here
         if any(run.serves and run.specification.version == version for run in one.environment.of(service.id))
     ]
-    wanted = min(service.replicas, len(may))
+    held = any(service.specification.object in one.objects.sizes for one in members)
+    # Without its object nothing can be started; what runs goes on.
+    wanted = min(service.replicas, len(may)) if held else len(sound)
     if len(sound) != wanted or len(here) != len(sound):
         text = f"(c) {service.name}: {len(sound)} sound of {len(here)} replicas, {wanted} wanted"
         found.append(f"{text}, on {', '.join(one.name for one in here)}")
