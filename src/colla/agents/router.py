@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
+from typing import Any, assert_never
 
 from colla.agents.agent import Agent, Context
 from colla.agents.desk import Desk
@@ -264,6 +264,7 @@ class Router:
         elif not found.admission.accepted(peer):
             self._drop("not_accepted")
         elif isinstance(message, found.multicast.MESSAGES):
+            self._heard(peer, now)
             for origin, inner in found.multicast.message(peer, message, now):
                 self._spread(origin, inner, now)
         else:
@@ -281,6 +282,7 @@ class Router:
 
     def _plain(self, peer: NodeId, message: Message, now: Instant) -> None:
         found = self.foundation
+        self._heard(peer, now)
         if isinstance(message, self.presence.MESSAGES):
             self._presence(self.presence.message(peer, message, now), now)
         elif isinstance(message, found.sessions.MESSAGES):
@@ -360,6 +362,8 @@ class Router:
                     self.desk.joined(peer)
                 case JoinRefused(code=code, text=text):
                     self.desk.join_refused(code, text)
+                case _:
+                    assert_never(conclusion)
 
     def _sessions(self, concluded: Sequence[SessionConclusion], now: Instant) -> None:
         for conclusion in concluded:
@@ -370,6 +374,8 @@ class Router:
                     if complete:
                         self._merged(now)
                         self._opened(now)
+                case _:
+                    assert_never(conclusion)
 
     def _opened(self, now: Instant) -> None:
         """Writing may have become possible: carry out what waited for it."""
@@ -417,6 +423,11 @@ class Router:
     def _placed(self, placed: CopiesPlaced | None) -> None:
         if placed is not None:
             self.user.placed(placed)
+
+    def _heard(self, peer: NodeId, now: Instant) -> None:
+        """Whatever a peer says proves that it lives."""
+        if peer != self.identity.node:
+            self.presence.heard(peer, now)
 
     def _drop(self, why: str) -> None:
         self.dropped[why] = self.dropped.get(why, 0) + 1
