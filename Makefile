@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format reference bench lock clean
 
 help: $(INSTALLED) ## install everything into .venv and show this
 	@echo "Ready. Next:"
@@ -29,6 +29,9 @@ check: $(INSTALLED) ## formatting, lint, types and the layers
 format: $(INSTALLED) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+reference: $(INSTALLED) ## write the generated parts of docs/reference again, after a change of what they show
+	@$(BIN)/python tools/reference.py
 
 bench: $(INSTALLED) ## the benchmark tables of docs/reference/benchmarks.md (ARGS="--quick")
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,96 @@
+"""What settings and notices mean to people: the words of the reference that no code says.
+
+`reference.py` joins them with the program's own names, types and defaults, and refuses a name without a meaning and a
+meaning without a name.
+"""
+
+from __future__ import annotations
+
+SETTINGS = {
+    "group": "The group's id: the hash of its founding record.",
+    "group_name": "The group's name.",
+    "node_name": "This computer's name in the group. Records carry it: changing it here does not rename a member's computer.",
+    "member_name": "The member's name in the group, used when the node founds or joins.",
+    "port": "UDP port for links to other nodes. 0 takes a free one at the first start and keeps it here.",
+    "gateway_port": "TCP port of this computer's gateway, on 127.0.0.1 only.",
+    "gateway_port_fixed": "Whether the node refuses to start when that port is taken; otherwise it takes another one and says so in its log.",
+    "lan_discovery": "Find the group's other computers on the local network by multicast DNS.",
+    "ticket": "The ticket while this computer has not been let in yet; empty afterwards.",
+    "peers": "Whom to ask first, until the group has let this computer in.",
+    "contribution": "What this computer gives: `colla contribute` writes it.",
+}
+
+PEER = {
+    "node": "The node's id.",
+    "addresses": "Where it was last seen, each as `ADDRESS:PORT`.",
+}
+
+CONTRIBUTION = {
+    "agents": "Which of the five agents this node carries: `user`, `repository`, `group`, `dispatcher`, `executor`.",
+    "cpus": "Cores for replicas.",
+    "memory_bytes": "Memory for replicas.",
+    "disk_bytes": "Disk for objects and replicas of the group; what the member stores themselves may take 4 GiB beside it.",
+    "environments": "What may run: `static`, `process`.",
+    "members": "Whose services may run here: names or ids of members; empty means everybody's.",
+    "own_only": "Only the member's own services run here.",
+    "unsandboxed": "Let `process` run programs without a sandbox where bubblewrap is missing. Dangerous.",
+    "replicas_max": "At most so many replicas.",
+    "labels": "Pairs such as `site=home`: replicas spread over sites, and services can ask for labels.",
+    "gateway": "`ADDRESS:PORT` where everybody reaches public services; empty means that there is no such door. Read at the start of the node.",
+    "relay": "The URL of the relay that this node runs for members who cannot meet, as `http://203.0.113.7:3340`; empty means none.",
+    "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
+    "paused": "Runs nothing for the group (`colla pause`).",
+}
+
+FOLDER = {
+    "name": "The service's name; else the folder's. A DNS label: small letters, digits, single hyphens.",
+    "environment": "`static` or `process`; else recognised.",
+    "command": "What starts the program: a line (run by `/bin/sh -c` where it needs a shell) or a list of words.",
+    "replicas": "How many replicas, 1 to 64. Left out: 3 for a new service, unchanged for one that exists.",
+    "env": "Variables for the program. Every member can read them: no place for secrets.",
+    "uses": "Names of services that it needs. Kept in the specification; this version does nothing with it.",
+    "public": "Whether contributed gateways may show it to everybody.",
+    "domains": "Domains under which contributed gateways serve it.",
+    "stop_grace_s": "Seconds between SIGTERM and the end of the whole process tree.",
+    "labels": 'Labels that a computer must have to run it, as `site = "home"`.',
+    "limits": "See `[limits]`.",
+    "health": "See `[health]`.",
+}
+
+LIMITS = {
+    "cpus": "Cores that one replica may use, and that placement reserves.",
+    "memory_bytes": "Memory likewise.",
+    "processes": "Processes and threads at most.",
+}
+
+HEALTH = {
+    "path": "An HTTP path that answers below 400 when the program is well. Left out: it must accept connections.",
+    "start_period_s": "Seconds that the program may take until it answers.",
+}
+
+NOTICES = {
+    "addresses_damaged": "The last address of a computer could not be read from the disk.",
+    "admitted": "A computer joined the group.",
+    "copies_remade": "An object had too few copies; more are being made.",
+    "database_corrupt": "The database was damaged and put aside; the group fills it again.",
+    "log_forked": "An old disk came back: both branches of a log are kept.",
+    "missing_replicas": "A service has fewer replicas than wanted, and no willing computer is free.",
+    "node_absent": "A computer is gone.",
+    "node_left": "A computer said goodbye.",
+    "node_present": "A computer is here.",
+    "node_suspected": "A computer is silent; others are being asked.",
+    "peer_misbehaved": "Something that a computer sent was wrong and was dropped.",
+    "records_damaged": "Records on this disk were damaged; the group sends them again.",
+    "records_rejected": "Records that a computer sent were not valid.",
+    "refused": "This computer refused a replica, as its owner decided.",
+    "refused_by_peer": "A computer of the group refused this one.",
+    "repaired": "A service has all its replicas again.",
+    "replica_exited": "A replica on this computer ended by itself.",
+    "replica_ready": "A replica on this computer answers.",
+    "replica_stopped": "A replica on this computer was stopped.",
+    "spare_started": "A computer fell silent: one replica more was offered to another, to be safe.",
+    "stepped_down": "This node masters a service no more.",
+    "stop_failed": "A replica on this computer could not be stopped.",
+    "took_over": "This node masters a service from now on.",
+    "trimmed": "A replica more than wanted is stopped.",
+}
