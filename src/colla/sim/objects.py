@@ -1,8 +1,8 @@
 """Objects on disks, without their bytes: who has which, how long it takes to fetch one, what damage does.
 
-A fetch asks the holders in turn, over the links' wires: whoever does not answer costs a dial's time, whoever breaks off
-loses the rest but not what came before. An object that is damaged is noticed when it is read, reported to the agents
-of that node, and gone.
+A fetch asks several holders at once, over the links' wires, as `node/objects/transfer.py` does: the first that answers
+gives; when nobody does, that costs a dial's time. If a holder breaks off, another goes on, and what came before is not
+lost. An object that is damaged is noticed when it is read, reported to the agents of that node, and gone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from colla.sim.links import DIAL_TIMEOUT_S
 from colla.sim.network import Network, Station
 from colla.sim.world import World
 
+HOLDERS_AT_ONCE = 4
+HEDGE_AFTER_S = 1.0
+"""When another holder is asked for what one that broke off still owes."""
 STALL_TIMEOUT_S = 15.0
-"""How long a holder that broke off in the middle is waited for."""
+"""How long such a one is waited for when there is no other."""
 LOOK_S = 0.25
 """A transfer looks so often whether both ends are still there."""
 
@@ -124,15 +127,27 @@ class Objects:
             failed = FetchFailed(transfer.effect.id, transfer.effect.object, transfer.why)
             self._world.after(0.0, self._end, transfer, failed)
             return
-        holder = self._find(transfer.left.pop(0))
-        if holder is None or holder.links is None or not self._network.connected(self._station, holder):
+        answering = [found for node in transfer.left[:HOLDERS_AT_ONCE] if (found := self._reachable(node))]
+        if not answering:
+            del transfer.left[:HOLDERS_AT_ONCE]
             transfer.why = "a holder cannot be reached"
             self._world.after(DIAL_TIMEOUT_S, self._again, transfer)
             return
-        there_and_back_s = self._network.delay_s(self._station, holder) + self._network.delay_s(
-            holder, self._station
-        )
-        self._world.after(2 * there_and_back_s, self._opened, transfer, holder)
+        there_and_back_s = [
+            self._network.delay_s(self._station, one) + self._network.delay_s(one, self._station)
+            for one in answering
+        ]
+        first = there_and_back_s.index(min(there_and_back_s))
+        holder = answering[first]
+        if holder.links is not None:
+            transfer.left.remove(holder.links.node)
+        self._world.after(2 * there_and_back_s[first], self._opened, transfer, holder)
+
+    def _reachable(self, node: NodeId) -> Holder | None:
+        holder = self._find(node)
+        if holder is None or holder.links is None or holder.links.node != node:
+            return None
+        return holder if self._network.connected(self._station, holder) else None
 
     def _again(self, transfer: Transfer) -> None:
         if transfer.life == self._life:
@@ -158,7 +173,8 @@ class Objects:
         links = holder.links
         if links is None or links.node != node or not self._network.connected(holder, self._station):
             transfer.why = "a holder broke off"
-            self._world.after(STALL_TIMEOUT_S, self._again, transfer)
+            pause_s = HEDGE_AFTER_S if transfer.left else STALL_TIMEOUT_S
+            self._world.after(pause_s, self._again, transfer)
             return
         if transfer.bytes_left <= 0:
             self._arrived(transfer)

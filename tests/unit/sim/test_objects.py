@@ -62,13 +62,22 @@ def test_the_next_holder_goes_on_where_one_broke_off(
 ) -> None:
     for name in "bc":
         places[name].objects.put(SITE, 10_000_000)
+    places["c"].line = Line(delay_s=0.05, jitter_s=0.0, upload_bytes_s=1_000_000.0)
     fetch(places, "bc")
     world.run(8.0)
     network.add(Partition(["a"], ["b"]))
-    world.run(15.0 + 1.0)
-    assert places["a"].heard == []
     world.run(3.0)
+    assert places["a"].heard == []
+    world.run(1.0)
     assert places["a"].heard == [ObjectFetched(1, SITE, 10_000_000)]
+
+
+def test_one_that_is_dead_delays_nothing(world: World, places: dict[str, Place]) -> None:
+    places["b"].links = None
+    places["c"].objects.put(SITE, 1000)
+    fetch(places, "bc")
+    world.run(0.5)
+    assert places["a"].heard == [ObjectFetched(1, SITE, 1000)]
 
 
 def test_nobody_has_it(world: World, places: dict[str, Place]) -> None:
