@@ -37,8 +37,11 @@ WRITES_WAITING_MAX = 8
 OPEN_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 15.0
 """A holder that sends no byte for so long is dropped."""
-HEDGE_AFTER_S = 1.0
-"""An idle holder asks for a chunk that another owes for so long. A chunk is asked of two holders at most."""
+HEDGE_AFTER_S = 0.3
+"""An idle holder asks for a chunk that another owes for so long. A chunk is asked of two holders at most.
+
+Short, because repair waits for it: a holder that has just died looks like one that is slow.
+"""
 CLOSE_TIMEOUT_S = 2.0
 
 OpenStream = Callable[[NodeId], Awaitable[LinkStream]]
@@ -97,6 +100,8 @@ class _Holder:
 
     node: NodeId
     live: bool = True
+    owing: bool = False
+    """It was asked for something that has not come yet."""
     chunks: int = 0
     size: int = 0
     failure: str = ""
@@ -174,10 +179,13 @@ class _Fetch:
             raise self._broken
 
     async def _end(self) -> None:
-        """Let the streams end in order; whoever does not is cancelled afterwards."""
+        """Let the streams end in order, but wait for nobody who owes what others gave: perhaps it is dead."""
         async with self._changed:
             self._over = True
             self._changed.notify_all()
+        for holder, task in zip(self._holders, self._tasks, strict=True):
+            if holder.owing:
+                task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
 
@@ -220,8 +228,10 @@ class _Fetch:
         await self._notify()
 
     async def _converse(self, holder: _Holder) -> None:
+        holder.owing = True
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             stream = await self._open_stream(holder.node)
+        holder.owing = False
         try:
             reader = FrameReader(stream, STALL_TIMEOUT_S)
             owed: deque[Chunk] = deque()
@@ -233,7 +243,9 @@ class _Fetch:
                         await stream.write(frame(Want(tuple(chunk.id for chunk in picked))))
                 elif not owed:
                     break
+                holder.owing = True
                 await self._take_answer(holder, reader, owed.popleft())
+                holder.owing = bool(owed)
             await stream.finish()
             while await stream.read(1):
                 raise BadFrame("more bytes than were asked for")
