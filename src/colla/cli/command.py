@@ -4,7 +4,7 @@ A command is an `async` function whose first parameter is `Here`; what follows a
 decorator adds `--group`, `--home` and `--json`, runs it, and turns errors into a message, a hint and an exit code.
 
 Exit codes: 0 done; 1 refused or failed; 2 used wrongly; 3 no node of the group runs on this computer; 4 what was named is
-not there; 5 it did not happen in time; 130 interrupted.
+not there; 5 it did not happen in time; 130 interrupted (Ctrl-C or SIGTERM).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import dataclasses
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -169,6 +171,10 @@ def run(here: Here, body: Callable[[], Awaitable[None]]) -> int:
     """Run a command's body; the exit code tells how it went."""
 
     async def outer() -> None:
+        # As Ctrl-C: what is half done is undone, and what was opened is closed.
+        running = asyncio.current_task()
+        if running is not None and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         await body()
 
     try:
@@ -176,7 +182,7 @@ def run(here: Here, body: Callable[[], Awaitable[None]]) -> int:
     except CollaError as error:
         here.out.fail(error)
         return EXIT_CODES.get(error.code, FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output wants no more of it, as `head` does; nothing may be written at exit either.

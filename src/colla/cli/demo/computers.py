@@ -84,7 +84,7 @@ class Computer:
         self._order(order)
         done = await asyncio.wait_for(self._waiting[order.id], COMMAND_TIMEOUT_S)
         if done.code:
-            said = done.errors.strip() or done.output.strip()
+            said = " ".join((done.errors or done.output).split())
             hint = f"Its log: {self.home}/*/{LOG_NAME}"
             raise CollaError(
                 "failed", f"`colla {words[0]}` on {self.name} failed ({done.code}): {said}", hint

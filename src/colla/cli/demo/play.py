@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 from colla.cli.demo.acts import ACTS, how_to_look
+from colla.cli.demo.offers import site_paths
 from colla.cli.demo.report import Result, dark_seconds, missed, show, tally_acts
 from colla.cli.demo.requests import tally
 from colla.cli.demo.stage import APP, SITE, Stage, short_root
 from colla.cli.output import Output
+from colla.client.deploying import STATIC, Said, plan_deploy
 from colla.model.errors import CollaError
 
 COUNT_S = 0.5
@@ -19,6 +21,8 @@ COUNT_S = 0.5
 async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> None:
     """Play all acts. Raises `CollaError` when a service was lost, or a request failed while a replica lived."""
     began_s = time.time()
+    if site is not None:
+        site = _checked(site)
     stage = Stage(short_root(), election, site, quiet=out.json)
     stage.screen.view = lambda: stage.watcher.latest
     stage.screen.count = lambda: _count_text(stage)
@@ -38,6 +42,16 @@ async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> 
         return
     for line in how_to_look(stage.root, stage.gateway):
         out.note(line)
+
+
+def _checked(site: Path) -> Path:
+    """The reader's own site; what is wrong with it is told before anything is started."""
+    plan = plan_deploy(site, Said(name=SITE))
+    if plan.request.environment != STATIC:
+        hint = "Choose a folder with an index.html."
+        raise CollaError("not_a_site", f"{site} is {plan.recognised}, not a web site.", hint)
+    site_paths(site)
+    return site.resolve()
 
 
 async def _perform(stage: Stage) -> None:

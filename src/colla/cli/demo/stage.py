@@ -26,7 +26,7 @@ from colla.cli.demo.report import Act
 from colla.cli.demo.requests import Dark, RequestLog
 from colla.cli.demo.screen import Screen
 from colla.cli.demo.watching import (
-    ABSENT,
+    TOLD_ABSENT,
     UNPLUGGED,
     Moment,
     Timeline,
@@ -215,8 +215,8 @@ class Stage:
             lambda view: all(is_absent(view, name) for name in names),
             REPAIR_TIMEOUT_S,
         )
-        seen = [self.timeline.first(ABSENT, since_s, about=(name,)) for name in names]
         # A node that tells of an absence knew it before the laptop showed it.
+        seen = [self.timeline.first(TOLD_ABSENT, since_s, about=(name,)) for name in names]
         return max((each for each in seen if each is not None), default=time.time())
 
     async def full_number(self, since_s: float, names: tuple[str, ...] = (SITE, APP)) -> float:

@@ -23,8 +23,10 @@ LOOK_S = 0.1
 AGAIN_S = 0.3
 """Before a node that did not answer is asked again."""
 MOMENTS_MAX = 20_000
-TOOK_OVER, ABSENT, UNPLUGGED, RUNNING = "took_over", "absent", "unplugged", "running"
-MASTER_SEEN = "master_seen"
+TOOK_OVER, TOLD_ABSENT = "took_over", "node_absent"
+"""Notices of nodes."""
+UNPLUGGED, RUNNING, MASTER_SEEN = "unplugged", "running", "master_seen"
+"""What the demo does, and what it sees in the laptop's view; a computer's phase is a kind of moment too."""
 
 
 class Moment(msgspec.Struct, frozen=True):
