@@ -20,7 +20,7 @@ from colla.client.client import Client
 from colla.client.folders import LEFT_FOLDER, LOG_NAME
 from colla.client.text import clean
 from colla.client.types import ContributeAnswer
-from colla.model.contribution import Contribution
+from colla.model.contribution import AgentKind, Contribution
 from colla.model.errors import CollaError
 
 STOP_TIMEOUT_S = 30.0
@@ -123,7 +123,8 @@ async def contribute(here: Here, gives: Gives) -> None:
         return
     here.out.pairs(describe(answer.contribution))
     if answer.replicas_left:
-        here.out.note(f"{count_text(answer.replicas_left, 'replica')} still to move or stop.")
+        running = "1 replica runs" if answer.replicas_left == 1 else f"{answer.replicas_left} replicas run"
+        here.out.note(f"{running} here now; what may not stay moves or stops.")
 
 
 async def drain(
@@ -137,7 +138,8 @@ async def drain(
     """Empty this computer: it takes no new replicas, and those that it has move to others first."""
     async with here.client() as client:
         answer = await _change(client, draining=not undo)
-        if not undo and wait:
+        if not undo and wait and answer.replicas_left:
+            await _refuse_to_wait_in_vain(client, answer.replicas_left)
             await _wait_until_empty(here, client, timeout)
             answer = ContributeAnswer((await client.node()).contribution, 0)
     if here.out.json:
@@ -149,6 +151,19 @@ async def drain(
         here.out.say("This computer is empty. `colla drain --undo` opens it again.")
     else:
         here.out.say(f"This computer empties itself: {count_text(answer.replicas_left, 'replica')} left.")
+
+
+async def _refuse_to_wait_in_vain(client: Client, replicas: int) -> None:
+    """Nothing can move while no other computer that runs replicas is here."""
+    for each in await client.computers():
+        gone = each.me or each.phase in ("absent", "left")
+        if not (gone or each.paused or each.draining) and AgentKind.EXECUTOR in each.agents:
+            return
+    raise CollaError(
+        "nowhere_to_go",
+        f"{count_text(replicas, 'replica')} cannot move: no other computer that takes replicas is here.",
+        "They run on here until one is; it takes no new ones. `colla pause` stops them, `colla drain --undo` ends this.",
+    )
 
 
 async def _wait_until_empty(here: Here, client: Client, timeout_s: float) -> None:

@@ -154,7 +154,7 @@ def test_contribute_shows_and_changes(colla: Colla, node: Any, samples: Any) -> 
     assert "agents\tuser" in colla("contribute").stdout
     assert not node.bodies("POST contribute")
     result = colla("contribute", "--cpus", "1.5", "--for", "ana", "--label", "site=home")
-    assert result.exit_code == 0 and "2 replicas still to move" in result.stderr
+    assert result.exit_code == 0 and "2 replicas run here now" in result.stderr
     (body,) = node.bodies("POST contribute")
     sent = body["contribution"]
     assert (sent["cpus"], sent["members"], sent["labels"]) == (1.5, ["ana"], [["site", "home"]])
@@ -164,11 +164,16 @@ def test_drain_waits_until_the_computer_is_empty(colla: Colla, node: Any, sample
     full = msgspec.structs.replace(samples.node, replicas=2)
     node.answer("POST contribute", types.ContributeAnswer(GIVES_NOTHING, 2))
     node.answer("GET node", full, full, samples.node)
+    node.answer("GET nodes", samples.computers)
     assert "empty" in colla("drain").stdout
     assert node.bodies("POST contribute")[0]["contribution"]["draining"] is True
     node.answer("GET node", full)
     result = colla("drain", "--timeout", "0")
     assert result.exit_code == 5 and "2 replicas could not move" in result.stderr
+    alone = tuple(msgspec.structs.replace(each, phase="absent") for each in samples.computers if not each.me)
+    node.answer("GET nodes", alone)
+    result = colla("drain")
+    assert result.exit_code == 1 and "2 replicas cannot move" in result.stderr
     assert colla("drain", "--undo").exit_code == 0
     assert node.bodies("POST contribute")[-1]["contribution"]["draining"] is False
 

@@ -147,3 +147,17 @@ async def test_the_client_tells_of_a_door_that_is_shut(tmp_path: Path, unused_tc
         await asking
     lines = (tmp_path / "log").read_bytes().splitlines()
     assert lines and all(msgspec.json.decode(line, type=Asked).error for line in lines)
+
+
+async def test_a_folder_that_is_no_site_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from colla.cli.demo import play
+    from colla.cli.output import Output
+
+    monkeypatch.setattr(play, "Stage", lambda *words, **options: pytest.fail("started"))
+    (tmp_path / "app.py").write_text("")
+    with pytest.raises(CollaError, match="not a web site"):
+        await play.play(Output(), "hashing", tmp_path, keep=False)
+    with pytest.raises(CollaError, match="There is no folder"):
+        await play.play(Output(), "hashing", tmp_path / "nowhere", keep=False)

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from colla.cli import formats
-from colla.client import text
 from colla.client.text import clean, clean_json
 
 

@@ -43,7 +43,9 @@ def test_names_from_others_do_nothing_to_the_terminal(colla: Colla, node: Any) -
 
 def test_status_tells_what_is_missing(colla: Colla, node: Any, samples: Any) -> None:
     services = (samples.service("blog", "vps"), samples.service("shop", active=False))
-    report = types.StatusReport(samples.node, samples.computers, services, ("blog: 1 of 3 replicas run",))
+    gone = msgspec.structs.replace(samples.computers[2], name="sold", phase="left")
+    computers = (*samples.computers, gone)
+    report = types.StatusReport(samples.node, computers, services, ("blog: 1 of 3 replicas run",))
     node.answer("GET status", report)
     result = colla("status")
     assert (

@@ -59,7 +59,8 @@ def run(home: str, order: Order) -> None:
 
 def say(done: Done) -> None:
     """One line for the demo."""
-    os.write(sys.stdout.fileno(), msgspec.json.encode(done) + b"\n")
+    with suppress(BrokenPipeError):  # The demo is gone; this computer is about to be unplugged.
+        os.write(sys.stdout.fileno(), msgspec.json.encode(done) + b"\n")
 
 
 def unplug() -> None:

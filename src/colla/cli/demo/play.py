@@ -26,17 +26,20 @@ async def play(out: Output, election: str, site: Path | None, *, keep: bool) -> 
     stage = Stage(short_root(), election, site, quiet=out.json)
     stage.screen.view = lambda: stage.watcher.latest
     stage.screen.count = lambda: _count_text(stage)
-    held = False
     try:
         await _perform(stage)
         result = _result(stage, time.time() - began_s)
         _present(out, stage, result)
         _judge(result)
-        held = True
-    finally:
-        await stage.close(keep=keep and held)
-        if not held:
-            out.note(f"What the nodes wrote is kept in {stage.root}")
+    except asyncio.CancelledError:
+        await stage.close(keep=False)
+        stage.remove()
+        raise
+    except BaseException:
+        await stage.close(keep=False)
+        out.note(f"What the nodes wrote is kept in {stage.root}")
+        raise
+    await stage.close(keep=keep)
     if not keep:
         stage.remove()
         return
