@@ -306,7 +306,7 @@ def _warnings(content: Content, environment: str) -> Iterator[str]:
         names = _some(content.databases)
         yield (
             f"SQLite: {names}. What the service writes there is lost: a replica's files vanish with it, and each "
-            "replica has its own. Keep such data in a database outside the group."
+            "replica has its own. This version has no place for data that must last."
         )
     if environment == STATIC and content.databases:
         yield f"SQLite: {_some(content.databases)}. Everybody who may read the site can fetch it."
