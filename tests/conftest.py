@@ -4,6 +4,8 @@
 - `partition` tests cut real processes from each other in network namespaces. They are skipped, with the reason,
   where namespaces do not work. With `COLLA_REQUIRE_PARTITION=1` (as `.ci/run` sets it where they do work) the run
   fails if one of them was skipped, or if none ran.
+- `nat` tests are partition tests that need a router as well. Where namespaces work but routers do not (no iptables),
+  they are skipped without turning the run red.
 - `cluster` and `partition` tests and documents start real nodes, which share the machine's ports and processors:
   under pytest-xdist one process runs them all, one after another.
 """
@@ -22,6 +24,7 @@ from hypothesis import settings
 MARKERS = (
     "cluster: starts real nodes; never beside another such test",
     "partition: cuts real processes from each other in network namespaces; is a cluster test too",
+    "nat: needs a router in a network namespace; is a partition test too",
     "slow: takes minutes; runs with --run-long",
 )
 PROBE_TIMEOUT_S = 10
@@ -51,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         partition = item.get_closest_marker("partition")
         if partition and (why := why_no_namespaces()):
             item.add_marker(pytest.mark.skip(reason=f"no network namespaces here: {why}"))
+        elif item.get_closest_marker("nat") and (why := why_no_routers()):
+            item.add_marker(pytest.mark.skip(reason=f"no routers in network namespaces here: {why}"))
         if partition or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("cluster"))
 
@@ -67,6 +72,16 @@ def why_no_namespaces() -> str:
     return f"`{' '.join(NAMESPACE_PROBE)}` failed: {(probe.stderr or probe.stdout).strip()}"
 
 
+@cache
+def why_no_routers() -> str:
+    """Why `nat` tests cannot run where namespaces work, or "" if they can."""
+    from namespaces import IPTABLES, nat_program
+
+    if nat_program():
+        return ""
+    return f"neither of {', '.join(IPTABLES)} can translate addresses (apt install iptables)"
+
+
 class PartitionWatch:
     """Turns a run red whose partition tests were left out. Lives where the reports arrive, in the first process."""
 
@@ -79,7 +94,7 @@ class PartitionWatch:
             return
         if report.when == "call" and not report.skipped:
             self.ran += 1
-        elif report.skipped:
+        elif report.skipped and not ("nat" in report.keywords and why_no_routers()):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             self.skipped.append(f"{report.nodeid}: {reason}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,34 +9,11 @@ from pathlib import Path
 
 import pytest
 from computers import Computer, deploy, eventually, everything, sees
-from namespaces import Network
+from namespaces import Network, fetch
 
 from colla.client import Client, types
 
 pytestmark = [pytest.mark.cluster, pytest.mark.partition, pytest.mark.timeout(180)]
-
-FETCH = """
-import sys, urllib.request
-request = urllib.request.Request(sys.argv[1], headers={"Host": sys.argv[2]})
-sys.stdout.write(urllib.request.urlopen(request, timeout=5).read().decode())
-"""
-
-
-async def fetch(computer: Computer, service: str) -> str | None:
-    """What the computer's own gateway answers for the service, from inside its network."""
-    report = await computer.ask(lambda client: client.node())
-    running = await asyncio.create_subprocess_exec(
-        *computer.prefix,
-        "python3",
-        "-c",
-        FETCH,
-        f"http://{report.gateway}/",
-        f"{service}.localhost",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, _ = await running.communicate()
-    return out.decode() if running.returncode == 0 else None
 
 
 @asynccontextmanager
