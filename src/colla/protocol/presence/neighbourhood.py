@@ -98,7 +98,10 @@ class Neighbourhood:
         return (*chosen, *self._rng.sample(rest, min(len(rest), bound - len(chosen))))
 
     def suspects_share(self, now_s: float) -> float:
-        """Which share of those it cares for is suspected or late beyond a few probes."""
+        """Which share of those it cares for is suspected or late beyond a few probes; one alone is none.
+
+        Many together mean that the fault is on this node's side. One of two or three is no sign of that.
+        """
         minded = self._minded()
         if not minded:
             return 0.0
@@ -107,7 +110,7 @@ class Neighbourhood:
             entry, pair = self._table.entry(node), self._pairs.get(node)
             suspected = entry is not None and entry.phase is PresencePhase.SUSPECTED
             bad += suspected or (pair is not None and pair.silence_s(now_s) >= self._late_s())
-        return bad / len(minded)
+        return bad / len(minded) if bad > 1 else 0.0
 
     def reshape(self, now: Instant) -> None:
         """Compute the rings anew if who is present, or who carries a group agent, changed."""
