@@ -17,7 +17,7 @@ def test_a_replica_crashes(new_scenario):
 
 def test_the_only_replica_dies_with_its_computer(new_scenario):
     """In a small group, whether or not the service's master dies with it: section 16 gives four seconds."""
-    scenario = new_scenario(4, replicas=1)
+    scenario = new_scenario(3, replicas=1)
     group, web = scenario.group, scenario.services["web"]
     group.crash(group.running_on(web)[0])
     group.until(lambda: group.running(web) == 1, 4.0, "it answers again")
