@@ -166,7 +166,7 @@ class _Trip:
         ]
         if not patient:
             for attempt in in_flight:
-                self._blame(attempt)
+                self._blame_silent(attempt)
             raise self._undelivered("timed_out" if in_flight else "all_failed")
         if self._parcel.replayable:
             new = [one for one in located.locations if one.replica not in self._asked]
@@ -193,7 +193,7 @@ class _Trip:
                 if not attempt.sent and self._candidates:
                     self._failed.add(attempt)
                     attempt.end()
-                    self._blame(attempt)
+                    self._blame_silent(attempt)
                     self._attempts.remove(attempt)
             return
         health = self._courier.health
@@ -243,19 +243,22 @@ class _Trip:
                 continue
             earlier = winner is not None and attempt.started_at + self._hedge_s <= winner.started_at
             if attempt.head is None and earlier and quick:
-                self._blame(attempt)
+                self._blame_silent(attempt)
             attempt.end()
         if winner is not None:
             self._praise(winner)
 
     def _praise(self, winner: Attempt) -> None:
-        health = self._courier.health
+        health, replica, now = self._courier.health, winner.location.replica, self._loop.time()
         if winner.phase is Phase.WHOLE:
-            health.answered(
-                self._located.service, winner.location.replica, self._loop.time() - winner.started_at
-            )
+            health.answered(self._located.service, replica, now - winner.started_at, now)
         else:
-            health.proved_alive(winner.location.replica)
+            health.proved_alive(replica, now)
+
+    def _blame_silent(self, attempt: Attempt) -> None:
+        """Nothing came from it; unless others got answers meanwhile, it may be dead."""
+        if not self._courier.health.alive_since(attempt.location.replica, attempt.started_at):
+            self._blame(attempt)
 
     def _blame(self, attempt: Attempt) -> None:
         courier, replica = self._courier, attempt.location.replica

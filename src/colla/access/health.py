@@ -1,6 +1,6 @@
 """What the gateway remembers about replicas: which failed lately, which are busy, how fast a service answers.
 
-Owns three bounded maps, all soft: losing them costs at most one hedging delay. Invariants: a replica that failed is
+Owns a few bounded maps, all soft: losing them costs at most one hedging delay. Invariants: a replica that failed is
 asked last, never not at all; when its penalty is over, one request tries it while the others still avoid it.
 Source: DESIGN.md section 8.
 """
@@ -15,6 +15,7 @@ from colla.access.interface import ReplicaLocation
 from colla.model.ids import ReplicaId, ServiceId
 
 FAILED_MAX = 1024
+PROVED_MAX = 1024
 SERVICES_MAX = 512
 PENALTY_FIRST_S = 1.0
 PENALTY_MAX_S = 20.0
@@ -62,6 +63,7 @@ class HealthMemory:
         self._rng = rng
         self._failed: OrderedDict[ReplicaId, _Failure] = OrderedDict()
         self._busy: dict[ReplicaId, int] = {}
+        self._proved: OrderedDict[ReplicaId, float] = OrderedDict()
         self._paces: OrderedDict[ServiceId, _Pace] = OrderedDict()
         self._hedges_left = float(HEDGES_KEPT_MAX)
 
@@ -115,9 +117,9 @@ class HealthMemory:
         failure.until = now + min(PENALTY_FIRST_S * 2 ** min(failure.count - 1, 16), PENALTY_MAX_S)
         self._failed.move_to_end(replica)
 
-    def answered(self, service: ServiceId, replica: ReplicaId, duration_s: float) -> None:
+    def answered(self, service: ServiceId, replica: ReplicaId, duration_s: float, now: float) -> None:
         """The replica gave a whole answer, `duration_s` after it was asked."""
-        self._failed.pop(replica, None)
+        self.proved_alive(replica, now)
         self._hedges_left = min(self._hedges_left + HEDGES_PER_ANSWER, HEDGES_KEPT_MAX)
         pace = self._paces.get(service)
         if pace is None:
@@ -131,9 +133,17 @@ class HealthMemory:
             p95 = sorted(pace.durations)[int(len(pace.durations) * 0.95)]
             pace.hedge_s = min(max(HEDGE_MIN_S, HEDGE_OF_P95 * p95), HEDGE_MAX_S)
 
-    def proved_alive(self, replica: ReplicaId) -> None:
-        """The replica answered something whose duration says nothing, such as a stream."""
+    def proved_alive(self, replica: ReplicaId, now: float) -> None:
+        """The replica answered something."""
         self._failed.pop(replica, None)
+        self._proved[replica] = now
+        self._proved.move_to_end(replica)
+        if len(self._proved) > PROVED_MAX:
+            self._proved.popitem(last=False)
+
+    def alive_since(self, replica: ReplicaId, moment: float) -> bool:
+        """Whether it answered anybody after that moment: then its silence to one request is no sign of its death."""
+        return self._proved.get(replica, float("-inf")) > moment
 
     def may_hedge(self) -> bool:
         """Whether one more replica may be asked only because others are silent."""

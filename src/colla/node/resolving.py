@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from colla.access.interface import (
@@ -35,6 +37,7 @@ class NodeResolver:
         self._core = core
         self._links = links
         self._asking = asking
+        self._questions: dict[ServiceId, asyncio.Future[object]] = {}
 
     def locate(self, host_name: str) -> Located | None:
         service = self._find(host_name)
@@ -51,11 +54,23 @@ class NodeResolver:
         if service is None:
             return None
         if service.active:
-            try:
-                await self._asking.ask(LocateService(service.id), timeout_s)
-            except CollaError:
-                return self._located(service)
+            with contextlib.suppress(CollaError, TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._locating(service.id, timeout_s)), timeout_s)
         return self._located(service)
+
+    def _locating(self, service: ServiceId, timeout_s: float) -> asyncio.Future[object]:
+        """One question to the group for all requests that wait for the same service."""
+        running = self._questions.get(service)
+        if running is None:
+            running = asyncio.ensure_future(self._asking.ask(LocateService(service), timeout_s))
+            self._questions[service] = running
+            running.add_done_callback(lambda done: self._located_now(service, done))
+        return running
+
+    def _located_now(self, service: ServiceId, done: asyncio.Future[object]) -> None:
+        self._questions.pop(service, None)
+        if not done.cancelled():
+            done.exception()  # Whoever still waits has it; with nobody left it is no fault.
 
     def report_failed(self, service: ServiceId, replica: ReplicaId) -> None:
         self._core().user.location_failed(service, replica, clock.now())

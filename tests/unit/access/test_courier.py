@@ -348,3 +348,30 @@ async def test_slowness_of_everybody_is_neither_multiplied_nor_blamed(access, gr
     asked = sum(len(replica.requests) for replica in replicas)
     assert 40 < asked <= 40 + 5 + 40 * health.HEDGES_PER_ANSWER
     assert group.failed == []
+
+
+async def test_who_answers_others_is_not_blamed_for_one_silence(access, group, monkeypatch):
+    monkeypatch.setattr(health, "HEDGE_MIN_S", 0.1)
+    forgotten = asyncio.Event()
+
+    async def sometimes(request: web.Request) -> web.Response:
+        if request.path == "/forget" and not forgotten.is_set():
+            forgotten.set()
+            await asyncio.Event().wait()
+        return web.Response(text="ready")
+
+    await group.add(sometimes, near=0.0)
+    await group.add(saying("other"), near=1.0)
+    async with access.ask("/warm") as answer:
+        assert await answer.text() == "ready"
+
+    async def ask_others() -> None:
+        await forgotten.wait()
+        async with access.ask("/warm") as answer:
+            assert await answer.text() == "ready"
+
+    others = asyncio.create_task(ask_others())
+    async with access.ask("/forget") as answer:
+        assert await answer.text() == "other"
+    await others
+    assert group.failed == []

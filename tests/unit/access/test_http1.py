@@ -197,7 +197,7 @@ def test_who_failed_is_asked_last_for_longer_each_time_until_it_answers():
     memory.failed(near.replica, 1.4)
     assert memory.ordered([far, near], 3.3) == [far, near]
     assert memory.ordered([far, near], 3.5) == [near, far]
-    memory.answered(SERVICE, near.replica, 0.01)
+    memory.answered(SERVICE, near.replica, 0.01, 0.0)
     memory.failed(near.replica, 4.0)
     assert memory.ordered([far, near], 5.1) == [near, far], "an answer forgives everything"
 
@@ -216,10 +216,10 @@ def test_the_hedging_delay_follows_the_service_within_bounds():
     memory = HealthMemory(Random(1))
     assert memory.hedge_s(SERVICE) == health.HEDGE_MIN_S
     for _ in range(200):
-        memory.answered(SERVICE, at(1).replica, 0.2)
+        memory.answered(SERVICE, at(1).replica, 0.2, 0.0)
     assert memory.hedge_s(SERVICE) == pytest.approx(0.6)
     for _ in range(200):
-        memory.answered(SERVICE, at(1).replica, 2.0)
+        memory.answered(SERVICE, at(1).replica, 2.0, 0.0)
     assert memory.hedge_s(SERVICE) == health.HEDGE_MAX_S
 
 
@@ -229,7 +229,7 @@ def test_the_memory_is_bounded(monkeypatch):
     memory = HealthMemory(Random(1))
     for number in range(50):
         memory.failed(at(number).replica, 0.0)
-        memory.answered(ServiceId(bytes([number]) * 16), at(100).replica, 0.1)
+        memory.answered(ServiceId(bytes([number]) * 16), at(100).replica, 0.1, 0.0)
     assert len(memory._failed) == 10 and len(memory._paces) == 10
 
 
