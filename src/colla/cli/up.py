@@ -282,11 +282,12 @@ def _spawn(folder: Path, errors: Path) -> subprocess.Popen[bytes]:
 
 def _start_error(errors: Path, code: int) -> CollaError:
     text = errors.read_text("utf-8", "replace").strip()[-ERROR_CHARACTERS_MAX:]
+    last = text.splitlines()[-1] if text else "it said nothing"
     try:
-        said = msgspec.json.decode(text.splitlines()[-1] if text else "", type=ApiError)
+        said = msgspec.json.decode(last, type=ApiError)
     except msgspec.DecodeError:
         return CollaError(
-            "start_failed", f"The node ended with {code}: {text or 'it said nothing'}", "See `colla log`."
+            "start_failed", f"The node ended with {code}: {last}", f"All that it said is in {errors}."
         )
     return CollaError(said.code, said.message, said.hint)
 

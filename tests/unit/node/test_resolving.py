@@ -19,10 +19,12 @@ class Asking:
 
     def __init__(self) -> None:
         self.asked: list[LocateService] = []
+        self.begun = asyncio.Event()
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def ask(self, request: LocateService, timeout_s: float) -> Any:
         self.asked.append(request)
+        self.begun.set()
         return await asyncio.shield(self.answer)
 
 
@@ -43,8 +45,7 @@ async def test_many_waiting_requests_ask_the_group_once() -> None:
     asking = Asking()
     found = resolver(asking)
     waiting = [asyncio.create_task(found.locate_fresh("blog", 5)) for _ in range(100)]
-    while not asking.asked:
-        await asyncio.sleep(0)
+    await asking.begun.wait()
     asking.answer.set_result(None)
     located = await asyncio.gather(*waiting)
     assert len(asking.asked) == 1 and all(each is not None and each.name == "blog" for each in located)
