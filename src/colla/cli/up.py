@@ -287,7 +287,9 @@ def _start_error(errors: Path, code: int) -> CollaError:
         said = msgspec.json.decode(last, type=ApiError)
     except msgspec.DecodeError:
         return CollaError(
-            "start_failed", f"The node ended with {code}: {last}", f"All that it said is in {errors}."
+            "start_failed",
+            f"The node ended with {code}: {last}",
+            "`colla up --verbose` shows all that it says.",
         )
     return CollaError(said.code, said.message, said.hint)
 
