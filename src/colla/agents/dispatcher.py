@@ -324,7 +324,7 @@ class Dispatcher(Agent):
         """Go on by a higher ballot, once it is durable."""
         me, floors = self._setting.me, self._candidacies.floors
         highest = max(floors.pledged(service), above)
-        ballot = Ballot(highest.term + 1, proximity(service, me), me)
+        ballot = highest.next(proximity(service, me), me)
         write = floors.raise_to(service, ballot)
         if write is not None:
             self._reclaims[self._setting.outbox.persist(write)] = (service, ballot)

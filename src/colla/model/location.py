@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from colla.model.ids import NodeId, ReplicaId, ServiceId
+
+TERM_MAX = 2**53
+"""No group holds so many elections; whoever claims more terms is not believed."""
 
 
 class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
     """The totally ordered right to master one service: (term, proximity, node id), compared in that order."""
 
-    term: int
-    proximity: int
+    term: Annotated[int, Meta(ge=0, le=TERM_MAX)]
+    proximity: Annotated[int, Meta(ge=0)]
     node: NodeId
+
+    def next(self, proximity: int, node: NodeId) -> Ballot:
+        """The ballot of the next term for that node. Not higher than this one only where a liar used all terms up."""
+        return Ballot(min(self.term + 1, TERM_MAX), proximity, node)
 
 
 NO_BALLOT = Ballot(0, 0, NodeId(b""))

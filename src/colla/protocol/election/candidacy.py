@@ -227,8 +227,10 @@ class Candidacies:
         self._negotiation.end(service)
         me = self._setting.me
         highest = max(self.floors.pledged(service), self._book.ballot(service), candidacy.survey.ballot())
-        candidacy.ballot = Ballot(highest.term + 1, proximity(service, me), me)
+        candidacy.ballot = highest.next(proximity(service, me), me)
         write = self.floors.raise_to(service, candidacy.ballot)
         if write is None:
-            raise AssertionError("a ballot of a higher term is above every floor")
+            # Only where a lying member used up all terms: nobody masters the service until it is made anew.
+            self.withdraw(service)
+            return
         candidacy.persist = self._setting.outbox.persist(write)
