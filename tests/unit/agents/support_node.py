@@ -184,7 +184,7 @@ class FakePresence:
     def suspects_share(self, now_s: float) -> float:
         others = [n for n in self.present() if n != self.node.id]
         late = [n for n in others if now_s - self.last.get(n, now_s) > 1.8]
-        return len(late) / len(others) if others else 0.0
+        return len(late) / len(others) if len(late) > 1 else 0.0
 
     def loop_was_late(self, now_s: float) -> bool:
         return False

@@ -196,7 +196,7 @@ class Supervisor:
         verdicts, decision = self._decide(mastered, service, now)
         self._verdicts[mastered.service] = verdicts
         self._stop(mastered, decision, now)
-        spares = decision.spares if self._spares_left() > 0 else 0
+        spares = decision.spares if self._spares_left(now) > 0 else 0
         started = 0
         for number in range(decision.starts + spares):
             spare = number >= decision.starts
@@ -315,14 +315,18 @@ class Supervisor:
         many_late = presence.suspects_share(now.boot_s) > self._config.suspects_share_max
         return not many_late and not presence.loop_was_late(now.boot_s)
 
-    def _spares_left(self) -> int:
-        """How many more spares this node may start: a share of the replicas that it masters, at least one."""
-        wanted = sum(mastered.wanted for mastered in self.mastered.values())
-        spares = 0
+    def _spares_left(self, now: Instant) -> int:
+        """How many more spares this node may start: a share of the replicas that it masters, but for one node's all."""
+        wanted = spares = 0
+        doubtful: dict[NodeId, int] = {}
         for mastered in self.mastered.values():
-            spares += sum(1 for watched in mastered.replicas.values() if watched.spare)
+            wanted += mastered.wanted
             spares += sum(1 for offer in mastered.offers.values() if offer.spare)
-        return max(1, int(wanted * self._config.spares_share)) - spares
+            for node, watched in mastered.replicas.items():
+                spares += watched.spare
+                if self.hearing.is_doubtful(node, now):
+                    doubtful[node] = doubtful.get(node, 0) + 1
+        return max(int(wanted * self._config.spares_share), *doubtful.values(), 1) - spares
 
     # -- acting ------------------------------------------------------------------------------------------------
 
