@@ -202,6 +202,8 @@ class Node:
             await self._stack.aclose()
 
     async def _goodbye(self, running: asyncio.Task[None]) -> None:
+        # Followers wait for ever: closing the API waits for them in vain, while the group is told of nothing.
+        self.notices.close()
         await self.api.close()
         await self.doors.close()
         self.post(StopRequested())
