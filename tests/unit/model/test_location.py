@@ -14,7 +14,7 @@ ME = NodeId(b"m" * 32)
 def test_the_next_ballot_is_higher() -> None:
     claimed = Ballot(7, 2**64 - 1, NodeId(b"\xff" * 32))
     assert claimed < claimed.next(0, ME) == Ballot(8, 0, ME)
-    assert NO_BALLOT < NO_BALLOT.next(0, ME)
+    assert NO_BALLOT.next(0, ME) > NO_BALLOT
 
 
 def test_the_ballot_after_the_last_term_can_still_be_read_by_all() -> None:
