@@ -47,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(PartitionWatch(), "partition-watch")
 
 
+# First: pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--run-long"):
