@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+from colla.model.errors import CollaError
+
+CPUS_MAX = 65_536.0
+BYTES_MAX = 2**60
+"""More than any computer has, and small enough that a group's sums fit where they must."""
+REPLICAS_MAX = 4096
+ENCODED_BYTES_MAX = 2048
+"""Every announcement carries the whole contribution."""
 
 
 class AgentKind(enum.StrEnum):
@@ -31,14 +42,14 @@ class Contribution(msgspec.Struct, frozen=True):
     """
 
     agents: tuple[AgentKind, ...] = (AgentKind.USER,)
-    cpus: float = 0.0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
+    cpus: Annotated[float, Meta(ge=0.0, le=CPUS_MAX)] = 0.0
+    memory_bytes: Annotated[int, Meta(ge=0, le=BYTES_MAX)] = 0
+    disk_bytes: Annotated[int, Meta(ge=0, le=BYTES_MAX)] = 0
     environments: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     own_only: bool = False
     unsandboxed: bool = False
-    replicas_max: int = 64
+    replicas_max: Annotated[int, Meta(ge=0, le=REPLICAS_MAX)] = 64
     labels: tuple[tuple[str, str], ...] = ()
     gateway: str = ""
     relay: str = ""
@@ -66,3 +77,21 @@ def gives_all(cpus: float, memory_bytes: int, disk_bytes: int, environments: tup
         disk_bytes=disk_bytes,
         environments=environments,
     )
+
+
+def check_contribution(contribution: Contribution) -> Contribution:
+    """Return it when a node can give and announce that; raise `CollaError("bad_contribution")` saying what cannot be."""
+    try:
+        encoded = msgspec.msgpack.encode(contribution)
+        msgspec.msgpack.decode(encoded, type=Contribution)
+    except (msgspec.MsgspecError, OverflowError) as error:
+        raise CollaError(
+            "bad_contribution", f"No computer can give that: {error}.", "Give what this computer has."
+        ) from None
+    if len(encoded) > ENCODED_BYTES_MAX:
+        raise CollaError(
+            "bad_contribution",
+            f"What this computer gives takes {len(encoded)} bytes to tell; {ENCODED_BYTES_MAX} are possible.",
+            "Use fewer or shorter labels, members and environments.",
+        )
+    return contribution

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, ObjectId, ServiceId
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 REPLICAS_MAX = 64
+SECONDS_MAX = 24 * 3600.0
+CPUS_MAX = 65_536.0
+BYTES_MAX = 2**60
+PROCESSES_MAX = 2**22
+"""Beyond these no computer can run it; small enough that a group's sums fit where they must."""
+
+_Seconds = Annotated[float, Meta(ge=0.0, le=SECONDS_MAX)]
+_Bytes = Annotated[int, Meta(ge=0, le=BYTES_MAX)]
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
     """How the agent sees that a replica serves: an HTTP path, or only that the endpoint accepts (empty path)."""
 
     path: str = ""
-    interval_s: float = 2.0
-    timeout_s: float = 2.0
-    start_period_s: float = 10.0
+    interval_s: _Seconds = 2.0
+    timeout_s: _Seconds = 2.0
+    start_period_s: _Seconds = 10.0
 
 
 class Limits(msgspec.Struct, frozen=True):
     """What one replica may use and what placement reserves for it."""
 
-    cpus: float = 0.1
-    memory_bytes: int = 128 * 1024 * 1024
-    processes: int = 64
+    cpus: Annotated[float, Meta(ge=0.0, le=CPUS_MAX)] = 0.1
+    memory_bytes: _Bytes = 128 * 1024 * 1024
+    processes: Annotated[int, Meta(ge=0, le=PROCESSES_MAX)] = 64
 
 
 class Specification(msgspec.Struct, frozen=True):
@@ -40,14 +50,14 @@ class Specification(msgspec.Struct, frozen=True):
     owner: MemberId
     version: int
     object: ObjectId
-    object_bytes: int
+    object_bytes: _Bytes
     environment: str
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     uses: tuple[str, ...] = ()
     limits: Limits = Limits()
     health: HealthCheck = HealthCheck()
-    stop_grace_s: float = 5.0
+    stop_grace_s: _Seconds = 5.0
     public: bool = False
     domains: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()

@@ -35,7 +35,7 @@ from colla.kernel.events import (
     PeerFound,
     StopRequested,
 )
-from colla.model.contribution import Contribution
+from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import CollaError
 from colla.model.ids import GroupId, NodeId
 from colla.node.api import Api
@@ -220,7 +220,11 @@ class Node:
     # -- what the owner decides -----------------------------------------------------------------------------
 
     async def contribute(self, contribution: Contribution) -> Contributed:
-        """Take the owner's decision: to the settings, the agents and the environments, at once."""
+        """Take the owner's decision: to the settings, the agents and the environments, at once.
+
+        Raises `CollaError` (`bad_contribution`, `bad_gateway`, `port_in_use`), and then nothing has changed.
+        """
+        check_contribution(contribution)
         await self.doors.contribute(contribution.gateway)
         self.change_settings(contribution=contribution)
         self.objects.quota_bytes = contribution.disk_bytes + OWN_OBJECTS_BYTES

@@ -12,7 +12,7 @@ import msgspec
 from colla.agents.requests import JoinGroup
 from colla.kernel.durable import Durable
 from colla.kernel.time import Instant
-from colla.model.contribution import Contribution
+from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.record import TOPIC_MEMBERSHIP, SignedRecord
 from colla.node.settings import (
@@ -50,6 +50,7 @@ def found_group(
     check_label("group", name)
     check_label("member", member_name)
     check_label("computer", node_name)
+    check_contribution(contribution)
     folder = _new_folder(home, name)
     try:
         member, node = make_key(folder, MEMBER_KEY), make_key(folder, NODE_KEY)
@@ -104,6 +105,7 @@ def prepare_join(
     check_label("computer", node_name)
     if not ticket.own_computer:
         check_label("member", member_name)
+    check_contribution(contribution)
     folder = _new_folder(home, ticket.group_name)
     try:
         make_key(folder, MEMBER_KEY)

@@ -10,7 +10,6 @@ Bodies of other kinds are kept and forwarded, whatever they hold.
 
 from __future__ import annotations
 
-import math
 from random import Random
 
 import msgspec
@@ -49,6 +48,7 @@ class Replicas(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_specification = msgspec.msgpack.Decoder(Specification)
 _specified = msgspec.msgpack.Decoder(Specified)
 _wanted = msgspec.msgpack.Decoder(Wanted)
 _replicas = msgspec.msgpack.Decoder(Replicas)
@@ -104,27 +104,25 @@ def check_record(record: Record) -> None:
 def check_specification(specification: Specification) -> None:
     """Raises `CollaError` (`bad_name`, `bad_specification`) saying what cannot be."""
     check_name(specification.name)
-    limits, health = specification.limits, specification.health
-    numbers = (
-        limits.cpus,
-        health.interval_s,
-        health.timeout_s,
-        health.start_period_s,
-        specification.stop_grace_s,
-    )
     faults = {
         "its owner is no member's key": len(specification.owner) != KEY_BYTES,
         "its object's id is malformed": len(specification.object) != KEY_BYTES,
-        "its size is negative": specification.object_bytes < 0,
         "it names no environment": not specification.environment,
         "its version is out of bounds": not 1 <= specification.version <= VERSION_MAX,
-        "a number in it is negative or infinite": any(not math.isfinite(n) or n < 0 for n in numbers),
-        "its limits are negative": limits.memory_bytes < 0 or limits.processes < 0,
-        "its health check has no interval": health.interval_s == 0,
+        "its health check has no interval": specification.health.interval_s == 0,
     }
     for fault, is_so in faults.items():
         if is_so:
-            raise CollaError("bad_specification", f"The specification cannot be: {fault}.", "Correct it.")
+            raise _bad_specification(fault)
+    try:
+        # The bounds stand at the fields: what was decoded keeps them, what was made here may not.
+        _specification.decode(_encoder.encode(specification))
+    except (msgspec.MsgspecError, OverflowError) as error:
+        raise _bad_specification(str(error)) from None
+
+
+def _bad_specification(fault: str) -> CollaError:
+    return CollaError("bad_specification", f"The specification cannot be: {fault}.", "Correct it.")
 
 
 def _check_spec(body: Specified, service: ServiceId) -> None:

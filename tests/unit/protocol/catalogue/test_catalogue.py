@@ -175,6 +175,10 @@ def test_what_cannot_be_is_said(ada: Desk, ben: Desk) -> None:
     assert create("other", replicas=65) == "too_many_replicas"
     assert create("other", environment="") == "bad_specification"
     assert create("other", limits=Limits(cpus=float("nan"))) == "bad_specification"
+    assert create("other", limits=Limits(memory_bytes=10**40)) == "bad_specification"
+    assert create("other", limits=Limits(processes=-1)) == "bad_specification"
+    assert create("other", object_bytes=2**64 - 1) == "bad_specification"
+    assert create("other", stop_grace_s=float("inf")) == "bad_specification"
     assert create("other", object=ObjectId(b"short")) == "bad_specification"
     for call, arguments in (
         (catalogue.activate, ()),
