@@ -148,12 +148,16 @@ class Desk:
     def _contacts(self) -> list[Contact]:
         found = self._foundation
         me = found.identity.node
+        present = [node for node in found.presence.carrying(AgentKind.GROUP) if node != me]
+        # Who may not be here yet, or is away for the moment, may be the one that the joiner reaches.
+        others = [info.id for info in found.membership.nodes() if info.id != me and info.id not in present]
+        nodes = [*sorted(present, key=lambda node: not self._reachable(node)), *others]
         contacts = [Contact(me, found.own.addresses)]
-        for node in found.presence.carrying(AgentKind.GROUP):
-            entry = found.presence.entry(node)
-            if node != me and entry is not None:
-                contacts.append(Contact(node, entry.announcement.addresses))
-        return contacts
+        return contacts + [Contact(node, found.presence.addresses(node)) for node in nodes]
+
+    def _reachable(self, node: NodeId) -> bool:
+        entry = self._foundation.presence.entry(node)
+        return entry is not None and entry.announcement.reachable
 
     def _join(self, request_id: int, request: JoinGroup, now: Instant) -> list[AdmissionConclusion]:
         found = self._foundation

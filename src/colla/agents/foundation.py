@@ -30,6 +30,7 @@ from colla.protocol.membership.admission import Admission
 from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
 from colla.protocol.membership.membership import Membership
 from colla.protocol.multicast.multicast import Multicast
+from colla.protocol.presence.introductions import Introductions
 from colla.protocol.presence.presence import Presence
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.writes import Writes
@@ -55,6 +56,7 @@ class Own:
         self._contribution = contribution
         self._attached = environments
         self.addresses: tuple[str, ...] = ()
+        self.reachable = False
 
     @property
     def contribution(self) -> Contribution:
@@ -116,6 +118,9 @@ class Foundation:
             self.start_number,
             durable.cells,
             version,
+        )
+        self.introductions = Introductions(
+            identity.node, config.presence, self.outbox, self.membership, self.presence, self.admission
         )
         self.holdings = Holdings(held)
         self.placing = CopyPlacing(config.copies, self.outbox)

@@ -33,6 +33,7 @@ from colla.kernel.effects import Effect, Send
 from colla.kernel.events import (
     AddressesChanged,
     ContributionChanged,
+    DialSlow,
     EnvironmentsChanged,
     Event,
     LinkClosed,
@@ -218,9 +219,11 @@ class Router:
             case PeerFound(node=node, addresses=addresses):
                 self._presence(self.presence.peer_found(node, addresses, now), now)
                 self.desk.peer_found(node, addresses, now)
-            case AddressesChanged(addresses=addresses):
-                self._own.addresses = addresses
+            case AddressesChanged(addresses=addresses, reachable=reachable):
+                self._own.addresses, self._own.reachable = addresses, reachable
                 self._presence(self.presence.addresses_changed(addresses, now), now)
+            case DialSlow(node=node):
+                self.foundation.introductions.dial_slow(node, now)
             case Resumed(gap_s=gap_s):
                 self._presence(self.presence.resumed(gap_s, now), now)
                 self._sessions(self.foundation.sessions.resumed(), now)
@@ -290,6 +293,8 @@ class Router:
         elif isinstance(message, found.writes.MESSAGES):
             found.merged += found.writes.message(peer, message, now)
             self._writes_concluded(now)
+        elif isinstance(message, found.introductions.MESSAGES):
+            found.introductions.message(peer, message, now)
         elif isinstance(message, CopyAnswer):
             self._placed(found.placing.answered(peer, message, now))
         else:

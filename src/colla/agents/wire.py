@@ -11,6 +11,7 @@ from colla.kernel.messages import Message
 from colla.protocol.copies.messages import CopyAnswer
 from colla.protocol.membership.admission import Admission
 from colla.protocol.multicast.multicast import Multicast
+from colla.protocol.presence.introductions import Introductions
 from colla.protocol.presence.presence import Presence
 from colla.protocol.records.writes import Writes
 from colla.protocol.sessions.sessions import Sessions
@@ -23,6 +24,7 @@ MESSAGES: tuple[type[Message], ...] = tuple(
             *Multicast.MESSAGES,
             *Writes.MESSAGES,
             *Presence.MESSAGES,
+            *Introductions.MESSAGES,
             *Dispatcher.MESSAGES,
             *Executor.MESSAGES,
             *RepositoryAgent.MESSAGES,

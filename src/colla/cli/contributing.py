@@ -34,6 +34,7 @@ class Computer(msgspec.Struct, frozen=True):
     cpus: int
     memory_bytes: int
     disk_free_bytes: int
+    disk_bytes: int
     sandbox: bool
 
 
@@ -102,6 +103,15 @@ class Gives:
             rich_help_panel=PANEL,
         ),
     ] = None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="Where others reach this computer if it cannot know, as with a forwarded port: NAME or NAME:PORT, "
+            "or none.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     relay: Annotated[
         str | None,
         typer.Option(
@@ -123,10 +133,12 @@ def inspect_computer(home: Path) -> Computer:
     existing = home
     while not existing.exists():
         existing = existing.parent
+    disk = shutil.disk_usage(existing)
     return Computer(
         cpus=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
-        disk_free_bytes=shutil.disk_usage(existing).free,
+        disk_free_bytes=disk.free,
+        disk_bytes=disk.total,
         sandbox=shutil.which("bwrap") is not None,
     )
 
@@ -143,6 +155,7 @@ def reasonable(computer: Computer) -> Contribution:
 
 def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution:
     """What holds when `base` held before and the owner says `gives`. Raises `typer.BadParameter`."""
+    _refuse_more_than_there_is(gives, computer)
     result = _take_preset(gives.give, base, computer)
     if gives.agents is not None:
         result = _with_agents(result, parse_agents(gives.agents), computer)
@@ -158,6 +171,7 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
             ("replicas_max", gives.replicas_max),
             ("gateway", _endpoint(gives.gateway)),
             ("relay", _relay(gives.relay)),
+            ("address", _address(gives.address)),
         )
         if value is not None
     }
@@ -166,6 +180,23 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
     if gives.label is not None:
         changes["labels"] = _labels(result.labels, gives.label)
     return msgspec.structs.replace(result, **changes)
+
+
+def _refuse_more_than_there_is(gives: Gives, computer: Computer) -> None:
+    """What a computer does not have would be promised to services that then starve."""
+    for option, given, there_is, shown in (
+        ("--cpus", gives.cpus, computer.cpus, f"{computer.cpus} cores"),
+        (
+            "--memory",
+            _size(gives.memory, "--memory"),
+            computer.memory_bytes,
+            size_text(computer.memory_bytes) + " of memory",
+        ),
+        ("--disk", _size(gives.disk, "--disk"), computer.disk_bytes, size_text(computer.disk_bytes) + " of disk"),
+    ):
+        # `not <=` also refuses what is no number.
+        if given is not None and not given <= there_is:
+            raise typer.BadParameter(f"this computer has {shown}", param_hint=option)
 
 
 def parse_agents(text: str) -> tuple[AgentKind, ...]:
@@ -219,7 +250,13 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    return () if names == (NONE,) else names
+    if names == (NONE,):
+        return ()
+    if not names or not set(names) <= set(BUILT_IN):
+        raise typer.BadParameter(
+            f"{text!r}: this version has {list_text(BUILT_IN)} (or none)", param_hint="--environments"
+        )
+    return names
 
 
 def _endpoint(text: str | None) -> str | None:
@@ -242,6 +279,21 @@ def _relay(text: str | None) -> str | None:
     if not right:
         raise typer.BadParameter(
             f"{text!r} is no URL with a port, as http://203.0.113.7:3340", param_hint="--relay"
+        )
+    return text
+
+
+def _address(text: str | None) -> str | None:
+    """A name or IP address, with or without a port."""
+    if text is None or text == NONE:
+        return None if text is None else ""
+    bare = text.count(":") > 1 and not text.startswith("[")
+    name, _, port = (text, "", "") if bare else text.partition("]:" if text.startswith("[") else ":")
+    name = name.strip("[]")
+    wrong_port = bool(port) and not (port.isdigit() and 0 < int(port) < 65536)
+    if not name or wrong_port or any(not (one.isalnum() or one in ".-:_") for one in name):
+        raise typer.BadParameter(
+            f"{text!r} is no NAME or NAME:PORT, as example.org or 203.0.113.7:4242", param_hint="--address"
         )
     return text
 
@@ -269,6 +321,7 @@ def describe(contribution: Contribution) -> list[tuple[str, str]]:
         ("labels", list_text([f"{key}={value}" for key, value in contribution.labels])),
         ("gateway", contribution.gateway or "for this computer only"),
         ("relay", contribution.relay or "no"),
+        ("address", contribution.address or "as it finds out itself"),
         ("now", "paused" if contribution.paused else "draining" if contribution.draining else "open"),
     ]
 

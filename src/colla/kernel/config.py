@@ -105,6 +105,9 @@ class PresenceConfig(msgspec.Struct, frozen=True):
     addresses_max: int = 16
     partners_max: int = 256
     departed_kept_max: int = 4096
+    introduction_interval_s: float = 5.0
+    introduction_asked_max: int = 2
+    introductions_remembered_max: int = 256
 
 
 class ElectionConfig(msgspec.Struct, frozen=True):

@@ -57,9 +57,16 @@ class PeerFound(Event, frozen=True):
 
 
 class AddressesChanged(Event, frozen=True):
-    """Where this node can be reached now."""
+    """Where this node can be reached now; `reachable` when anybody gets through there unasked."""
 
     addresses: tuple[str, ...]
+    reachable: bool = False
+
+
+class DialSlow(Event, frozen=True):
+    """A dial has not got through at once: perhaps a router stands before the node, and it should dial too."""
+
+    node: NodeId
 
 
 class Persisted(Event, frozen=True):

@@ -37,7 +37,9 @@ class Contribution(msgspec.Struct, frozen=True):
     `cpus` in cores, `memory_bytes`, `disk_bytes`: what replicas and objects together may use. `environments`
     names the kinds of execution environment that may run. `members` lists (as hex ids or member names) whose
     services may run here, an empty tuple meaning everybody's; `own_only` restricts to the owner's services.
-    `unsandboxed` lets the process environment run without a sandbox. `paused` refuses new replicas and stops
+    `unsandboxed` lets the process environment run without a sandbox. `relay` is the URL of the relay that this
+    node runs. `address` tells where others reach this computer, as `example.org` or `203.0.113.7:4242`, where it
+    cannot know by itself: behind a router with a port forwarded to it. `paused` refuses new replicas and stops
     the running ones at once; `draining` refuses new ones and lets replicas move first.
     """
 
@@ -53,6 +55,7 @@ class Contribution(msgspec.Struct, frozen=True):
     labels: tuple[tuple[str, str], ...] = ()
     gateway: str = ""
     relay: str = ""
+    address: str = ""
     draining: bool = False
     paused: bool = False
 

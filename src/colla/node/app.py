@@ -27,6 +27,7 @@ from colla.kernel.config import Config
 from colla.kernel.durable import Durable
 from colla.kernel.events import (
     AddressesChanged,
+    DialSlow,
     Event,
     LinkClosed,
     LinkOpened,
@@ -86,7 +87,8 @@ class Node:
         self.stop_wanted = asyncio.Event()
         self.keep_replicas = False
         self.opened = False
-        self._addresses: tuple[str, ...] = ()
+        self._whereabouts: AddressesChanged = AddressesChanged(())
+        self.whereabouts_changed = asyncio.Event()
         self._background: dict[asyncio.Task[None], None] = {}
         self._stack = contextlib.AsyncExitStack()
 
@@ -110,6 +112,7 @@ class Node:
         stack.push_async_callback(self.objects.close)
         self.links = await IrohLinks.bind(self.identity.secret, self.settings.port, b"colla/1", _Events(self))
         stack.push_async_callback(self.links.close)
+        self.links.tell_address(contribution.address)
         if self.settings.port != self.links.port:
             self.change_settings(port=self.links.port)
         self.asking = Asking(self.post)
@@ -166,7 +169,7 @@ class Node:
         # The new agents know of no link that is open: whoever was linked greets them anew.
         self.links.close_all("the node starts again")
         self.core = self._make_core()
-        self.post(AddressesChanged(self._addresses))
+        self.post(self._whereabouts)
         return self.core
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class Node:
             self._background_of(self._meet_contacts())
             self._background_of(self._discover())
             await self._open_doors()
-            await self.relaying.start()
+            await self.relaying.start(self.settings.contribution.relay)
             await self.api.start()
             if self.settings.ticket:
                 self._background_of(self._join())
@@ -226,11 +229,12 @@ class Node:
         """
         check_contribution(contribution)
         await self.doors.contribute(contribution.gateway)
+        await self.relaying.contribute(contribution.relay)
+        self.links.tell_address(contribution.address)
         self.change_settings(contribution=contribution)
         self.objects.quota_bytes = contribution.disk_bytes + OWN_OBJECTS_BYTES
         answer: Contributed = await self.asking.ask(Contribute(contribution))
         await self.replicas.set_kinds(self._kinds(contribution))
-        await self.relaying.contribution_changed()
         return answer
 
     async def put_path(self, path: Path) -> Stored:
@@ -277,11 +281,15 @@ class Node:
 
     async def _watch_addresses(self) -> None:
         while True:
-            addresses = self.links.my_addresses()
-            if addresses != self._addresses:
-                self._addresses = addresses
-                self.post(AddressesChanged(addresses))
-            await asyncio.sleep(ADDRESS_CHECK_S)
+            self.whereabouts_changed.clear()
+            whereabouts = AddressesChanged(self.links.my_addresses(), self.links.reachable())
+            if whereabouts != self._whereabouts:
+                self._whereabouts = whereabouts
+                self.post(whereabouts)
+            # What links learn is told at once; interfaces that come and go tell nobody.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ADDRESS_CHECK_S):
+                    await self.whereabouts_changed.wait()
 
     async def _meet_contacts(self) -> None:
         """While no record says that this node belongs, the contacts of its ticket are all that it knows."""
@@ -370,6 +378,12 @@ class _Events:
             self._node.links.close_link(peer, "malformed frame")
             return
         self._node.post(MessageReceived(peer, message))
+
+    def dial_slow(self, peer: NodeId) -> None:
+        self._node.post(DialSlow(peer))
+
+    def addresses_changed(self) -> None:
+        self._node.whereabouts_changed.set()
 
     def stream_opened(self, peer: NodeId, kind: str, stream: LinkStream) -> None:
         self._node.stream_opened(peer, kind, stream)

@@ -41,25 +41,30 @@ class Relaying:
         self._url = ""
         self._used: dict[str, None] = {}
         self._looking: asyncio.Task[None] | None = None
+        self.problem = ""
+        """Why the relay that the owner contributes does not run."""
 
-    async def start(self) -> None:
-        """Run this node's relay if it is contributed, and begin to look for others'. Raises `CollaError`."""
-        await self.contribution_changed()
+    async def start(self, url: str) -> None:
+        """Run this node's relay if `url` names one, and begin to look for others'.
+
+        A relay that cannot run, as when another program has its port, does not keep the node from starting: it is
+        tried again and again, and `problem` tells why.
+        """
+        self._url = url
+        await self._try_again()
         self._looking = asyncio.create_task(self._look(), name="relays")
 
-    async def contribution_changed(self) -> None:
-        """The owner decided anew."""
-        url = self._core().contribution.relay
-        if url == self._url:
+    async def contribute(self, url: str) -> None:
+        """The owner decided anew. Raises `CollaError` (`bad_relay`, `port_in_use`), and then all stays as it was."""
+        if url == self._url and not self.problem:
             return
-        if self._relay is not None:
-            await self._relay.close()
-            self._relay = None
-        self._url = ""
-        if url:
-            self._relay = Relay(self._admits)
-            await self._relay.start("0.0.0.0", relay_port(url))
-            self._url = url
+        port = relay_port(url) if url else 0
+        if self._relay is None or self._relay.port != port:
+            new = await self._run(port) if url else None
+            old, self._relay = self._relay, new
+            if old is not None:
+                await old.close()
+        self._url, self.problem = url, ""
 
     async def close(self) -> None:
         """Stop looking, stop relaying."""
@@ -69,19 +74,39 @@ class Relaying:
         if self._relay is not None:
             await self._relay.close()
 
+    async def _run(self, port: int) -> Relay:
+        relay = Relay(self._admits)
+        await relay.start("0.0.0.0", port)
+        return relay
+
+    async def _try_again(self) -> None:
+        """Run the contributed relay if it does not run yet."""
+        if not self._url or self._relay is not None:
+            return
+        try:
+            self._relay = await self._run(relay_port(self._url))
+        except CollaError as error:
+            if str(error) != self.problem:
+                log.error("the relay does not run: %s", error)
+            self.problem = str(error)
+        else:
+            self.problem = ""
+
     def _admits(self, node: NodeId) -> bool:
         return self._core().membership.node(node) is not None
 
     async def _look(self) -> None:
         while True:
+            await self._try_again()
             wanted = self._offered()
             for url in [url for url in self._used if url not in wanted]:
                 del self._used[url]
                 await self._links.drop_relay(url)
-            for url in wanted:
-                if url not in self._used and await self._links.use_relay(url):
-                    self._used[url] = None
-                    log.info("using the relay %s of a member", url)
+            for url in [url for url in wanted if url not in self._used]:
+                # One that does not answer yet is kept as well: the links go on trying until it is dropped.
+                self._used[url] = None
+                online = await self._links.use_relay(url)
+                log.info("the relay %s of a member %s", url, "is used" if online else "does not answer yet")
             if self._relay is not None:
                 await self._relay.recheck()
             await asyncio.sleep(LOOK_S)

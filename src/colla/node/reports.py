@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 from typing import TYPE_CHECKING
@@ -15,8 +14,11 @@ from colla.model.contribution import Contribution
 from colla.model.ids import NodeId
 from colla.model.service import Service
 from colla.node import clock
+from colla.node.links.addresses import is_public
 from colla.protocol.locations.messages import Explanation
 from colla.protocol.views import NodeInfo, PresencePhase
+
+RELAY_COMMAND = "`colla contribute --relay http://ITS-ADDRESS:3340`"
 
 if TYPE_CHECKING:
     from colla.node.app import Node
@@ -181,39 +183,8 @@ def doctor_lines(node: Node) -> tuple[types.DoctorLine, ...]:
     """Health and connections as this node sees them."""
     lines = []
     core = node.core
-    others = [info for info in core.membership.nodes() if info.id != node.identity.node]
-    present = [info for info in others if core.presence.is_present(info.id)]
-    verdict = "ok" if present or not others else "warning"
-    text = f"{len(present)} of {len(others)} other computers of the group are here."
-    hint = (
-        ""
-        if present or not others
-        else "Is this computer online? `colla connect ADDRESS` tries another address."
-    )
-    lines.append(types.DoctorLine(verdict, "group", text, hint))
-    relayed = [
-        info.name for info in present if (path := node.links.path(info.id)) is not None and not path.direct
-    ]
-    if relayed:
-        text = f"Reached through a member's relay, not directly: {', '.join(sorted(relayed))}."
-        lines.append(types.DoctorLine("ok", "links", text))
-    else:
-        lines.append(types.DoctorLine("ok", "links", "All open links are direct."))
-    public = [address for address in node.links.my_addresses() if _is_public(address)]
-    if public:
-        lines.append(
-            types.DoctorLine("ok", "reachable", f"This computer has public addresses: {', '.join(public)}.")
-        )
-    else:
-        lines.append(
-            types.DoctorLine(
-                "warning",
-                "reachable",
-                "This computer has no public address of its own.",
-                "Two homes behind routers need one reachable computer in the group: a public or IPv6 address, or a"
-                f" UDP port {node.links.port} forwarded to it.",
-            )
-        )
+    lines += _connections(node)
+    lines += _reachability(node)
     for kind in core.contribution.environments:
         if kind in node.replicas.kinds():
             lines.append(types.DoctorLine("ok", f"environment {kind}", "It is attached and works."))
@@ -232,9 +203,85 @@ def doctor_lines(node: Node) -> tuple[types.DoctorLine, ...]:
     return tuple(lines)
 
 
-def _is_public(address: str) -> bool:
-    text = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    try:
-        return ipaddress.ip_address(text).is_global
-    except ValueError:
-        return False
+def _connections(node: Node) -> list[types.DoctorLine]:
+    """Who is here, and how this computer is linked with them."""
+    core, links = node.core, node.links
+    others = [info for info in core.membership.nodes() if info.id != node.identity.node]
+    present = [info for info in others if core.presence.is_present(info.id)]
+    lines = []
+    text = f"{len(present)} of {len(others)} other computers of the group are here."
+    if present or not others:
+        lines.append(types.DoctorLine("ok", "group", text))
+    else:
+        hint = "Is this computer online? `colla connect ADDRESS` tries another address."
+        lines.append(types.DoctorLine("warning", "group", text, hint))
+    relayed = [info.name for info in present if (path := links.path(info.id)) is not None and not path.direct]
+    if relayed:
+        text = f"Reached through a member's relay, not directly: {', '.join(sorted(relayed))}."
+        lines.append(types.DoctorLine("ok", "links", text))
+    unreached = dict.fromkeys(links.unreached())
+    apart = sorted(info.name for info in present if info.id in unreached)
+    if apart:
+        text = f"They are here, but no link from this computer gets through to them: {', '.join(apart)}."
+        lines.append(types.DoctorLine("warning", "links", text, _relay_hint(node)))
+    if not relayed and not apart:
+        lines.append(types.DoctorLine("ok", "links", "All open links are direct."))
+    return lines
+
+
+def _reachability(node: Node) -> list[types.DoctorLine]:
+    """Whether others can get through to this computer, or else to any that is here."""
+    core, port = node.core, node.links.port
+    seen = [one for one in node.links.my_addresses() if is_public(one.rpartition(":")[0].strip("[]"))]
+    reachable = [
+        info.name
+        for info in core.membership.nodes()
+        if info.id != node.identity.node
+        and core.presence.is_present(info.id)
+        and (entry := core.presence.entry(info.id)) is not None
+        and entry.announcement.reachable
+    ]
+    lines = []
+    if node.links.reachable():
+        told = core.contribution.address
+        at = (
+            f"at {told}, as its owner says"
+            if told
+            else f"at {', '.join(seen)}"
+            if seen
+            else "from the Internet"
+        )
+        hint = "" if _relays(node) else f"Homes that meet nowhere else could meet here: {RELAY_COMMAND}."
+        lines.append(types.DoctorLine("ok", "reachable", f"Others reach this computer {at}.", hint))
+    elif reachable:
+        outside = f", which others see at {', '.join(seen)}" if seen else ""
+        text = f"This computer is behind a router{outside}; others get in at: {', '.join(sorted(reachable))}."
+        lines.append(types.DoctorLine("ok", "reachable", text))
+    else:
+        text = "No computer of the group that is here is known to be reachable from other homes."
+        hint = (
+            "Two homes behind routers need one reachable computer in the group to meet. Forward UDP port"
+            f" {port} of your router to this computer and say where: `colla contribute --address NAME:{port}`."
+            " Or let a computer with a public address join."
+        )
+        lines.append(types.DoctorLine("warning", "reachable", text, hint))
+    if node.relaying.problem:
+        lines.append(
+            types.DoctorLine("problem", "relay", node.relaying.problem, "It is tried again by itself.")
+        )
+    return lines
+
+
+def _relay_hint(node: Node) -> str:
+    if _relays(node):
+        return "They do not get through to the relays of the group either, or only just began to use them."
+    return f"A computer of the group with a public address can carry the packets: there, {RELAY_COMMAND}."
+
+
+def _relays(node: Node) -> list[str]:
+    """The relays that members contribute who are here."""
+    presence = node.core.presence
+    entries = [entry for one in presence.present() if (entry := presence.entry(one)) is not None]
+    return [
+        entry.announcement.contribution.relay for entry in entries if entry.announcement.contribution.relay
+    ]

@@ -72,7 +72,8 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True):
     """What a node says of itself, signed by its key over group id + these bytes (see presence).
 
     `start` is the node's start number (persisted, grows by one at each start), `revision` counts changes within
-    it: (start, revision) orders announcements of one node. `addresses` are where it can be reached.
+    it: (start, revision) orders announcements of one node. `addresses` are where it can be reached;
+    `reachable` tells that anybody gets through there unasked, so that no router stands in the way.
     """
 
     node: NodeId
@@ -82,6 +83,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True):
     environments: tuple[str, ...]
     addresses: tuple[str, ...]
     version: str = ""
+    reachable: bool = False
 
 
 class PresencePhase(enum.StrEnum):

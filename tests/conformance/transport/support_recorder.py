@@ -20,6 +20,7 @@ class Recorder:
         self.up: dict[NodeId, tuple[str, ...]] = {}
         self.closed: dict[NodeId, list[str]] = {}
         self.frames: dict[NodeId, list[bytes]] = {}
+        self.slow: list[NodeId] = []
         self.streams: asyncio.Queue[tuple[NodeId, str, LinkStream]] = asyncio.Queue()
         self._changed = asyncio.Event()
 
@@ -38,6 +39,13 @@ class Recorder:
     def frame_received(self, peer: NodeId, frame: bytes) -> None:
         assert peer in self.up, "a frame without a link"
         self.frames.setdefault(peer, []).append(frame)
+        self._changed.set()
+
+    def dial_slow(self, peer: NodeId) -> None:
+        self.slow.append(peer)
+        self._changed.set()
+
+    def addresses_changed(self) -> None:
         self._changed.set()
 
     def stream_opened(self, peer: NodeId, kind: str, stream: LinkStream) -> None:

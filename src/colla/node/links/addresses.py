@@ -76,6 +76,22 @@ def sort_targets(addresses: Iterable[str]) -> Targets:
     return Targets(tuple(numeric), tuple(names), tuple(relays))
 
 
+def with_port(text: str, port: int) -> str:
+    """`name:port` of what an owner wrote; `port` where they named none."""
+    text = text.strip()
+    if _split(text) is not None:
+        return text
+    return join(text.removeprefix("[").removesuffix("]"), port)
+
+
+def is_public(ip: str) -> bool:
+    """Whether this is an IP address of the whole Internet."""
+    try:
+        return ipaddress.ip_address(ip).is_global
+    except ValueError:
+        return False
+
+
 def relay_url(text: str) -> str | None:
     """The relay's URL in one spelling (`http://192.0.2.7:3340/`), or None when it is no such URL."""
     try:

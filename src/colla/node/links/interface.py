@@ -96,6 +96,14 @@ class LinkEvents(Protocol):
         """One whole frame from `peer`, who may not be accepted yet."""
         ...
 
+    def dial_slow(self, peer: NodeId) -> None:
+        """A dial has not got through at once; if the peer dialled too, routers on both sides would let it."""
+        ...
+
+    def addresses_changed(self) -> None:
+        """`my_addresses` or `reachable` says something new."""
+        ...
+
     def stream_opened(self, peer: NodeId, kind: str, stream: LinkStream) -> None:
         """An accepted peer opened a stream of this kind. The callee owns it from here on."""
         ...
@@ -141,6 +149,14 @@ class Links(Protocol):
 
     def my_addresses(self) -> tuple[str, ...]:
         """Where other nodes may reach this one, best guesses first."""
+        ...
+
+    def reachable(self) -> bool:
+        """Whether anybody gets through to this node unasked, as far as is known."""
+        ...
+
+    def unreached(self) -> tuple[NodeId, ...]:
+        """The peers without a link to which the last dial failed."""
         ...
 
     def path(self, peer: NodeId) -> PathInfo | None:

@@ -54,6 +54,10 @@ REDIAL_PAUSE_S = 1.0
 """After a failed dial, `send` does not dial the same peer again for this long; `dial` always may."""
 DUPLICATE_WAIT_S = 1.0
 """How long the link that made mine a duplicate may take to show up here before I insist on mine."""
+SLOW_DIAL_S = 0.3
+"""A dial that takes longer waits for a router, perhaps."""
+ROUTER_FORGETS_S = 300.0
+"""Routers let in packets from where packets went less than so long ago; most forget sooner."""
 LINK_IDLE_S = 30.0
 CLOSE_TIMEOUT_S = 0.5
 NOT_ACCEPTED = 4
@@ -77,7 +81,7 @@ class IrohLinks:
         self._endpoint: iroh.Endpoint | None = endpoint
         self._alpn = alpn
         self._events = events
-        self._reachability = Reachability(endpoint, host, port)
+        self._reachability = Reachability(endpoint, host, port, events.addresses_changed)
         self._incarnation = secrets.token_bytes(INCARNATION_BYTES)
         self._next_serial = itertools.count(1).__next__
         self._peers: dict[NodeId, Peer] = {}
@@ -203,6 +207,14 @@ class IrohLinks:
         """See `Links.my_addresses`."""
         return self._reachability.addresses()
 
+    def reachable(self) -> bool:
+        """See `Links.reachable`."""
+        return self._reachability.reachable()
+
+    def unreached(self) -> tuple[NodeId, ...]:
+        """See `Links.unreached`."""
+        return tuple(sorted(peer.node_id for peer in self._peers.values() if peer.unreached))
+
     def path(self, peer: NodeId) -> PathInfo | None:
         """See `Links.path`."""
         known = self._peers.get(peer)
@@ -246,10 +258,7 @@ class IrohLinks:
     # -- relays and addresses of this node ---------------------------------------------------------------
 
     async def use_relay(self, url: str) -> bool:
-        """Be reachable through a member's relay too. True once this node is connected to a relay (within 5 s).
-
-        False leaves the relay inserted: iroh goes on trying to reach it until `drop_relay`.
-        """
+        """Be reachable through a member's relay too: True once connected (within 5 s). Tried until `drop_relay`."""
         return await self._reachability.use_relay(url)
 
     async def drop_relay(self, url: str) -> None:
@@ -259,6 +268,10 @@ class IrohLinks:
     async def add_external_address(self, address: str) -> None:
         """Tell peers an `ip:port` at which others have seen this node, so that they can try it directly."""
         await self._reachability.add_external_address(address)
+
+    def tell_address(self, address: str) -> None:
+        """The owner says where others reach this node: `name` or `name:port`; empty takes it back."""
+        self._reachability.tell_address(address)
 
     # -- dialling ---------------------------------------------------------------------------------------
 
@@ -279,6 +292,8 @@ class IrohLinks:
     async def _dial(self, known: Peer) -> bool:
         """Bring a link up. Bounded in time; on failure what waited for the link is dropped."""
         why = "no answer"
+        known.spoken_at = self._loop.time()
+        slow = self._loop.call_later(SLOW_DIAL_S, self._events.dial_slow, known.node_id)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 if known.link is not None and known.link.ending:
@@ -291,11 +306,14 @@ class IrohLinks:
         except (LinkError, iroh.IrohError, ValueError) as error:
             why = explain(error)
         finally:
+            slow.cancel()
+            known.spoken_at = self._loop.time()
             known.agreement.withdraw()
             if known.dialling is asyncio.current_task():
                 known.dialling = None
         if known.link is None:
             known.failed_at = self._loop.time()
+            known.unreached = True
             self._tally.dials_failed += 1
             self._tally.drop("unreachable", known.drop_waiting())
             logger.debug("dialling %s failed: %s", short(known.node_id), why)
@@ -359,6 +377,9 @@ class IrohLinks:
                 return False
         if known is None:
             known = self._peers[peer] = Peer(self.node_id, peer, self._incarnation, self._next_serial)
+        since = self._loop.time() - ROUTER_FORGETS_S
+        if not any(peer.spoken_to(ip, since) for peer in self._peers.values()):
+            self._reachability.got_through(ip)
         seen = "" if origin == RELAYED else origin
         reply = msgspec.structs.replace(known.agreement.answer(hello), seen=seen)
         if reply.verdict is not Verdict.GRANTED:
@@ -391,6 +412,7 @@ class IrohLinks:
         link = Link(known.node_id, connection, control, known.queue, self, self._tally)
         link.accepted = known.accepted
         known.link = link
+        known.unreached = False
         known.link_up.set()
         known.stop_timer()
         if old is not None:
@@ -432,6 +454,7 @@ class IrohLinks:
 
     def _gone(self, known: Peer, reason: str) -> None:
         known.link = None
+        known.spoken_at = self._loop.time()
         known.link_up.clear()
         known.agreement.lost()
         known.stop_timer()

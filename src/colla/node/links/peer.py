@@ -35,7 +35,9 @@ class Peer:
         "noted",
         "queue",
         "sees_me_at",
+        "spoken_at",
         "timer",
+        "unreached",
     )
 
     def __init__(
@@ -53,6 +55,10 @@ class Peer:
         self.link_up = asyncio.Event()
         self.dialling: asyncio.Task[bool] | None = None
         self.failed_at = float("-inf")
+        self.unreached = False
+        """Whether the last dial failed and no link came up since."""
+        self.spoken_at = float("-inf")
+        """When packets went to the peer last, as far as dials and links tell while none is up."""
         self.allowance = Allowance()
         self.ip = ""
         """Where the link comes from, for the bounds on strangers."""
@@ -66,6 +72,11 @@ class Peer:
         new = any(address not in self.addresses for address in fresh)
         self.addresses = tuple(dict.fromkeys(fresh + self.addresses))[:ADDRESSES_MAX]
         return new
+
+    def spoken_to(self, ip: str, since: float) -> bool:
+        """Whether packets for this peer may have gone to `ip` since then."""
+        spoken = self.link is not None or self.dialling is not None or self.spoken_at > since
+        return spoken and (self.ip == ip or any(a.rpartition(":")[0] == ip for a in self.addresses))
 
     def waiting(self) -> bool:
         """Whether anything waits to be sent."""

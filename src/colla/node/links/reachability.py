@@ -1,13 +1,19 @@
-"""Where this node can be reached: its own interfaces, addresses that others saw, members' relays."""
+"""Where this node can be reached: as its owner says, its own interfaces, addresses that others saw, members' relays.
+
+A computer cannot see whether a router stands before it and lets others in: a global address may lie behind a firewall, a
+private one may have a port forwarded to it. So it counts as *reachable* when the owner says so, when it has a global
+IPv4 address of its own, or when somebody got through from the Internet to whom no packet had gone before.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
 
 import iroh
 
-from colla.node.links.addresses import join, own_ips, relay_url, sort_targets
+from colla.node.links.addresses import is_public, join, own_ips, relay_url, sort_targets, with_port
 from colla.node.links.interface import RELAY_PREFIX
 
 RELAY_ONLINE_TIMEOUT_S = 5.0
@@ -19,7 +25,14 @@ EXTERNAL_MAX = 4
 class Reachability:
     """The part of a node's links that knows its own addresses. Shares the endpoint until `release`."""
 
-    def __init__(self, endpoint: iroh.Endpoint, bind_host: str, port: int) -> None:
+    def __init__(
+        self, endpoint: iroh.Endpoint, bind_host: str, port: int, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called when `addresses` or `reachable` says something new, except of own interfaces."""
+        self._changed = changed
+        self._told = ""
+        self._proven_for: tuple[str, ...] = ()
+        """This computer's own addresses when somebody got through: elsewhere, nothing is proven."""
         self._endpoint: iroh.Endpoint | None = endpoint
         self._bind_host = bind_host
         self._port = port
@@ -49,9 +62,30 @@ class Reachability:
             own = (join(self._bind_host, self._port),)
         home = here.relay_url()
         relayed = (RELAY_PREFIX + home,) if home is not None and self._online and home in self._relays else ()
-        found = tuple(dict.fromkeys((*self._external, *own, *relayed)))
+        told = (self._told,) if self._told else ()
+        found = tuple(dict.fromkeys((*told, *self._external, *own, *relayed)))
         # A computer without any network can still be reached by the other nodes on it.
         return found or (join("127.0.0.1", self._port),)
+
+    def reachable(self) -> bool:
+        """Whether anybody gets through to this node unasked, as far as is known."""
+        if self._told:
+            return True
+        own, _ = own_ips()
+        return any(is_public(ip) and ":" not in ip for ip in own) or (bool(own) and own == self._proven_for)
+
+    def got_through(self, ip: str) -> None:
+        """Somebody at `ip` got through to whom this node had not spoken."""
+        if is_public(ip.strip("[]")) and not self.reachable():
+            self._proven_for = own_ips()[0]
+            self._changed()
+
+    def tell_address(self, address: str) -> None:
+        """See `IrohLinks.tell_address`."""
+        told = with_port(address, self._port) if address else ""
+        if told != self._told:
+            self._told = told
+            self._changed()
 
     async def use_relay(self, url: str) -> bool:
         """See `IrohLinks.use_relay`."""
@@ -75,6 +109,7 @@ class Reachability:
         try:
             await endpoint.online()
             self._online = True
+            self._changed()
         finally:
             self._coming_online = None
 
@@ -88,6 +123,7 @@ class Reachability:
                 if self._coming_online is not None:
                     self._coming_online.cancel()
             await self._endpoint.remove_relay(wanted)
+            self._changed()
 
     def is_news(self, address: str) -> bool:
         """Whether an address at which a peer sees this node is none of this computer's own."""
@@ -111,3 +147,4 @@ class Reachability:
                 await self._endpoint.remove_external_addr(oldest)
             self._external[numeric] = None
             await self._endpoint.add_external_addr(numeric)
+            self._changed()

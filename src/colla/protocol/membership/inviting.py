@@ -35,7 +35,7 @@ def make_invitation(
 ) -> Invitation:
     """Make a ticket for one person, or (`own_computer`) for one more computer of this node's member.
 
-    `contacts`: this node first, then present nodes with a group agent. Raises `CollaError` with code
+    `contacts`: this node first, then others, those most likely to be reached first. Raises `CollaError` with code
     `not_a_member`, `bad_expiry`, `no_address` or `ticket_too_long`.
     """
     inviter = membership.owner_of(identity.node)

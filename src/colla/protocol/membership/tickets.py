@@ -30,6 +30,7 @@ ADDRESSES_PER_CONTACT_MAX = 6
 ADDRESS_CHARS_MAX = 255
 CHECKSUM_BYTES = 5
 HEAD_BYTES = 3
+RELAY_PREFIX = "relay:"
 
 _ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _RFC4648 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -76,12 +77,20 @@ _decoder = msgspec.msgpack.Decoder(TicketText)
 
 
 def choose_contacts(candidates: Sequence[Contact]) -> tuple[Contact, ...]:
-    """The first few contacts with the first few of their addresses, as many as a ticket may carry."""
+    """The first few contacts with the first few of their addresses, as many as a ticket may carry.
+
+    Relays are left out: they serve members only, and a joiner is none yet.
+    """
     chosen: list[Contact] = []
     for contact in candidates:
-        fitting = tuple(address for address in contact.addresses if 0 < len(address) <= ADDRESS_CHARS_MAX)
-        chosen.append(Contact(contact.node, fitting[:ADDRESSES_PER_CONTACT_MAX]))
+        fitting = tuple(address for address in contact.addresses if _serves_joiners(address))
+        if fitting:
+            chosen.append(Contact(contact.node, fitting[:ADDRESSES_PER_CONTACT_MAX]))
     return tuple(chosen[:CONTACTS_MAX])
+
+
+def _serves_joiners(address: str) -> bool:
+    return 0 < len(address) <= ADDRESS_CHARS_MAX and not address.startswith(RELAY_PREFIX)
 
 
 def write_ticket(ticket: TicketText) -> str:

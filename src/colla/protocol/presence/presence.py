@@ -146,8 +146,11 @@ class Presence:
         own = self._identity.node
         return tuple(node.id for node in self._membership.nodes() if node.id != own and not here(node.id))
 
+    def watchers_of(self, node: NodeId) -> tuple[NodeId, ...]:
+        return self._around.rings.watchers_of(node)
+
     def addresses(self, node: NodeId) -> tuple[str, ...]:
-        """Where a node was or says it is reachable; for this node, where it is."""
+        """Where a node was or says it is reachable."""
         return self._addresses if node == self._identity.node else self._links.addresses(node)
 
     # Calls of the router.
@@ -307,6 +310,7 @@ class Presence:
             self._own.environments,
             self._addresses,
             self._version,
+            self._own.reachable,
         )
         signed = sign_announcement(self._identity, announcement)
         self._table.announce(announcement, signed, now.boot_s)

@@ -68,6 +68,7 @@ class Own:
     def __init__(self, agents: tuple[AgentKind, ...]) -> None:
         self.contribution = Contribution(agents=agents)
         self.environments: tuple[str, ...] = ("static",)
+        self.reachable = False
 
 
 class Node:
