@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from colla.cli.command import COMPUTER_PANEL, Here, command
-from colla.cli.contributing import Gives, decide, describe, inspect_computer
+from colla.cli.contributing import EVERYBODY, Gives, decide, describe, inspect_computer
 from colla.cli.formats import count_text
 from colla.cli.waiting import until, wait_for_end
 from colla.client.client import Client
@@ -118,6 +118,7 @@ async def contribute(here: Here, gives: Gives) -> None:
                 here.out.pairs(describe(now))
             return
         answer = await client.contribute(decide(gives, now, inspect_computer(here.home)))
+        await _warn_of_strangers(here, client, gives.members or [])
     if here.out.json:
         here.out.answer(answer)
         return
@@ -125,6 +126,16 @@ async def contribute(here: Here, gives: Gives) -> None:
     if answer.replicas_left:
         running = "1 replica runs" if answer.replicas_left == 1 else f"{answer.replicas_left} replicas run"
         here.out.note(f"{running} here now; what may not stay moves or stops.")
+
+
+async def _warn_of_strangers(here: Here, client: Client, names: list[str]) -> None:
+    """A name that nobody bears is perhaps mistyped, perhaps of somebody who has not joined yet."""
+    if not names:
+        return
+    known = [name for member in await client.members() for name in (member.name, member.id)]
+    for name in names:
+        if name not in (*known, EVERYBODY):
+            here.out.warn(f"There is no member {name!r} in the group now.")
 
 
 async def drain(

@@ -192,7 +192,12 @@ def _refuse_more_than_there_is(gives: Gives, computer: Computer) -> None:
             computer.memory_bytes,
             size_text(computer.memory_bytes) + " of memory",
         ),
-        ("--disk", _size(gives.disk, "--disk"), computer.disk_bytes, size_text(computer.disk_bytes) + " of disk"),
+        (
+            "--disk",
+            _size(gives.disk, "--disk"),
+            computer.disk_bytes,
+            size_text(computer.disk_bytes) + " of disk",
+        ),
     ):
         # `not <=` also refuses what is no number.
         if given is not None and not given <= there_is:

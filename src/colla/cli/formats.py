@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -35,7 +36,10 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no size: write it like 10GB, 512MiB or 0")
     base = 1000 if (match[3] or "").lower() == "b" else 1024
-    return int(float(match[1]) * base ** " kmgt".index((match[2] or " ").lower()))
+    size = float(match[1]) * base ** " kmgt".index((match[2] or " ").lower())
+    if not math.isfinite(size):
+        raise ValueError("there is no such size")
+    return int(size)
 
 
 def parse_duration(text: str) -> float:

@@ -153,11 +153,19 @@ def test_contribute_shows_and_changes(colla: Colla, node: Any, samples: Any) -> 
     node.answer("POST contribute", types.ContributeAnswer(GIVES_NOTHING, 2))
     assert "agents\tuser" in colla("contribute").stdout
     assert not node.bodies("POST contribute")
-    result = colla("contribute", "--cpus", "1.5", "--for", "ana", "--label", "site=home")
+    node.answer("GET members", (types.MemberReport("ab" * 32, "ana", "member", (), True),))
+    result = colla(
+        "contribute", "--cpus", "0.5", "--for", "ana", "--for", "nobody\x1b[31m", "--label", "site=home"
+    )
     assert result.exit_code == 0 and "2 replicas run here now" in result.stderr
+    assert "no member" in result.stderr and "\x1b" not in result.stderr and "'ana'" not in result.stderr
     (body,) = node.bodies("POST contribute")
     sent = body["contribution"]
-    assert (sent["cpus"], sent["members"], sent["labels"]) == (1.5, ["ana"], [["site", "home"]])
+    assert (sent["cpus"], sent["members"], sent["labels"]) == (
+        0.5,
+        ["ana", "nobody\x1b[31m"],
+        [["site", "home"]],
+    )
 
 
 def test_drain_waits_until_the_computer_is_empty(colla: Colla, node: Any, samples: Any) -> None:

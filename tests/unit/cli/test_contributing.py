@@ -20,8 +20,8 @@ from colla.cli.contributing import (
 )
 from colla.model.contribution import ALL_AGENTS, GIVES_NOTHING, AgentKind
 
-BIG = Computer(cpus=8, memory_bytes=16 << 30, disk_free_bytes=10**12, sandbox=True)
-SMALL = Computer(cpus=1, memory_bytes=1 << 30, disk_free_bytes=10**9, sandbox=False)
+BIG = Computer(cpus=8, memory_bytes=16 << 30, disk_free_bytes=10**12, disk_bytes=10**13, sandbox=True)
+SMALL = Computer(cpus=1, memory_bytes=1 << 30, disk_free_bytes=10**9, disk_bytes=10**10, sandbox=False)
 
 
 def test_what_is_reasonable() -> None:
@@ -97,6 +97,14 @@ def test_saying_nothing_is_noticed() -> None:
         Gives(agents=""),
         Gives(agents="executor,cook"),
         Gives(memory="lots"),
+        Gives(cpus=9.0),
+        Gives(cpus=float("nan")),
+        Gives(cpus=float("inf")),
+        Gives(memory="17GiB"),
+        Gives(memory="9" * 400 + "TB"),
+        Gives(disk="11TB"),
+        Gives(environments="static,cooking"),
+        Gives(environments=","),
         Gives(label=["home"]),
         Gives(gateway="8080"),
         Gives(gateway="a:0"),
