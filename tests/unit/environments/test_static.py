@@ -228,3 +228,17 @@ def test_no_header_breaks_the_parser(text):
 )  # fmt: skip
 def test_content_types(name, kind):
     assert content_type(name) == kind
+
+
+async def test_an_idle_connection_holds_up_no_stop(root, tmp_path):
+    place = Place(tmp_path / "replica", tmp_path / "site.sock")
+    spec = ReplicaSpec(replica="ab" * 16, service="site", artifact=str(root))
+    replica = await StaticDriver("test").launch(spec, place)
+    reader, writer = await asyncio.open_unix_connection(str(place.endpoint))
+    writer.write(b"GET /style.css HTTP/1.1\r\nHost: site\r\n\r\n")
+    assert b"body{}" in await reader.readuntil(b"body{}")
+    # The grace is for answers under way; there is none.
+    async with asyncio.timeout(10.0):
+        await replica.stop("SIGTERM", 60.0)
+    assert await reader.read() == b""
+    writer.close()
