@@ -195,7 +195,7 @@ class Fleet:
 
     async def gateway_of(self, name: str) -> str:
         """Where the gateway of a computer listens now."""
-        return (await self.on[name].ask(lambda client: client.node())).gateway
+        return (await self.by_name(name).ask(lambda client: client.node())).gateway
 
     async def end(self) -> None:
         for listening in self._listening:

@@ -14,6 +14,7 @@ and afterwards restarts what was unplugged and waits until everybody sees everyb
   have answered the client, which cannot choose whom it asks.
 - *master lost*: its computer, which runs no replica, dies. Acting: the successor has its inventory and says so.
 - *both lost*: the master's computer, and that of a replica, die at the same moment.
+- *several lost*: the computer with the most replicas of four services dies; the same for all of them.
 - *one replica*: it is the only one; how long the client got no good answer. *its master's too*: on the same computer.
 - *goodbye*: a replica's computer, or the master's, is stopped politely; replicas move first.
 - *deploy*: from the command (or the first call of the API) until three replicas have answered; every time with new files.
@@ -46,6 +47,8 @@ from colla.cli.demo.offers import write_app
 from colla.client import types
 
 GIVERS, REPLICAS = 5, 3
+SEVERAL = 4
+"""Services of the row of several."""
 TAIL_S = 1.0
 """The client goes on asking for so long after the number is full."""
 
@@ -67,6 +70,7 @@ ROWS = {
     "master.acting": Row("master lost → successor acting", 3.0, 5.0, "Swarm 14.0; Nomad up to 300"),
     "both.acting": Row("both lost → successor acting"),
     "both.full": Row("both lost → full number", 5.0, 8.0, "Swarm 50.7, tuned 23.1; Nomad 300"),
+    "several.full": Row("a computer of several services lost → all in full number", 3.0, 6.0),
     "requests.failed": Row("requests failed meanwhile, per run", 0.0, 0.0, "Swarm 0", "requests"),
     "requests.longest": Row("longest request meanwhile", LATE_S, LATE_S),
     "one.gap": Row("one replica: seconds without answer", 4.0, None, "Swarm 17.7, tuned 3.8–8.4"),
@@ -117,8 +121,7 @@ class Results:
 
     def tell(self, fleet: Fleet, what: str, since_s: float, until_s: float) -> None:
         if self._timeline:
-            print(f"--- {what}")
-            print("\n".join(fleet.timeline(since_s, until_s)), flush=True)
+            print("\n".join([f"--- {what}", *fleet.timeline(since_s, until_s)]), flush=True)
 
 
 # -- what is done to the group ---------------------------------------------------------------------------------------
@@ -137,6 +140,26 @@ async def master_lost(fleet: Fleet, results: Results) -> None:
 async def both_lost(fleet: Fleet, results: Results) -> None:
     offered = await fleet.offer_that(REPLICAS, lambda one: one.master not in one.replicas.values())
     await _blow(fleet, results, offered, "both", lambda asked: [offered.master, _hit(offered, asked)])
+
+
+async def several_lost(fleet: Fleet, results: Results) -> None:
+    several = [await fleet.offer(REPLICAS) for _ in range(SEVERAL)]
+    masters = [one.master for one in several]
+
+    def hit(name: str) -> list[Offered]:
+        return [one for one in several if name in one.replicas.values()]
+
+    victim = max(sorted(fleet.on), key=lambda name: (name not in masters, len(hit(name))))
+    began_s = await fleet.kill([victim])
+    ended = await asyncio.gather(
+        *(fleet.full_number(one.name, REPLICAS, one.replicas) for one in hit(victim))
+    )
+    if ended:
+        results.add("several.full", max(ended) - began_s)
+    results.tell(fleet, f"several: {len(ended)} services", began_s, time.monotonic())
+    await fleet.restart()
+    for one in several:
+        await fleet.eliminate(one)
 
 
 async def one_replica(fleet: Fleet, results: Results) -> None:
@@ -289,19 +312,20 @@ async def two(fleet: Fleet, results: Results) -> None:
         began_s = await fleet.kill([victim])
         results.add("two.repair", await asker.replicas(1, list(offered.replicas)) - began_s)
     door, name = fleet.door, fleet.new_name()
+    results.tell(fleet, "one of two died", began_s, time.monotonic())
+    since_s = time.monotonic()
     put = await fleet.store("first")
     request = types.DeployRequest(name, put.object, put.size_bytes, "static", 1)
     async with Asker(fleet.gateway, name) as asker, door.client() as client:
 
-        async def step(row: str, work: Awaitable[object], good: Callable[[], bool]) -> float:
+        async def step(row: str, work: Awaitable[object], good: Callable[[], bool]) -> None:
             began_s = time.monotonic()
             await work
             await asker.until(row, good)
             results.add(row, time.monotonic() - began_s)
-            return time.monotonic()
 
         def last_is(status: int) -> bool:
-            return asker.asked[-1].status == status
+            return bool(asker.asked) and asker.asked[-1].status == status
 
         await step("two.create", client.deploy(request), lambda: last_is(200))
         put = await fleet.store("second")
@@ -315,6 +339,7 @@ async def two(fleet: Fleet, results: Results) -> None:
         await step("two.deactivate", client.deactivate(name), lambda: not last_is(200))
         await step("two.activate", client.activate(name), lambda: last_is(200))
         await step("two.eliminate", client.eliminate(name), lambda: last_is(404))
+    results.tell(fleet, "done on the other", since_s, time.monotonic())
     await fleet.restart()
     await fleet.eliminate(offered)
 
@@ -323,6 +348,7 @@ FIVE = {
     "replica": replica_lost,
     "master": master_lost,
     "both": both_lost,
+    "several": several_lost,
     "one": one_replica,
     "one_mastered": one_mastered,
     "goodbye_replica": goodbye_replica,
