@@ -21,7 +21,6 @@ import msgspec
 from colla.agents.requests import Written
 from colla.kernel.effects import (
     Answer,
-    DropCell,
     Effect,
     LaunchReplica,
     Persist,
@@ -64,7 +63,6 @@ class Account:
     """What the checkers remember of one computer."""
 
     obeyed: dict[ServiceId, Ballot] = field(default_factory=dict)
-    durable: dict[str, Ballot] = field(default_factory=dict)
     offers: dict[tuple[NodeId, int], Ballot] = field(default_factory=dict)
     stops: dict[tuple[NodeId, ReplicaId], Ballot] = field(default_factory=dict)
     gone: dict[ServiceId, None] = field(default_factory=dict)
@@ -153,12 +151,9 @@ class SafetyChecks:
                         if record.log.topic == TOPIC_CATALOGUE:
                             own.setdefault(ServiceId(record.key.subject), []).append(record)
                 case StoreCell(name=name, value=value) if name.startswith(OBEYED_CELLS):
-                    ballot = msgspec.msgpack.decode(value, type=Ballot)
-                    if ballot < account.durable.get(name, NO_BALLOT):
-                        self._violated(f"{computer.name} lowers {name} to {ballot}", computer)
-                    account.durable[name] = ballot
-                case DropCell(name=name):
-                    account.durable.pop(name, None)
+                    before = computer.disk.cell(name)
+                    if before is not None and _ballot(value) < _ballot(before):
+                        self._violated(f"{computer.name} lowers {name} to {_ballot(value)}", computer)
                 case _:
                     pass
         for service, records in own.items():
@@ -256,6 +251,10 @@ class SafetyChecks:
                     )
                     self._violated(f"{text} and is lost", self.group.of(record.log.node))
         return checked
+
+
+def _ballot(cell: bytes) -> Ballot:
+    return msgspec.msgpack.decode(cell, type=Ballot)
 
 
 def missing(existing: Iterable[Record], held: list[Record], through: int) -> list[Record]:

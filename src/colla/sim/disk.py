@@ -14,7 +14,7 @@ from random import Random
 import msgspec
 
 from colla.kernel.durable import Durable
-from colla.kernel.effects import DropCell, DropRecord, Persist, StoreCell, StoreRecord, Write
+from colla.kernel.effects import Persist, Write
 from colla.kernel.events import Persisted, PersistFailed
 from colla.sim.world import World
 
@@ -80,6 +80,10 @@ class Disk:
     def snapshot(self) -> Durable:
         """A copy of what is flushed: a backup, or what an old disk will bring back."""
         return Durable(dict(self._durable.records), dict(self._durable.cells))
+
+    def cell(self, name: str) -> bytes | None:
+        """The named value that is flushed now."""
+        return self._durable.cells.get(name)
 
     def restore(self, durable: Durable) -> None:
         """Another disk (an older copy, or an empty one) stands in its place. Only while no process uses it."""
@@ -151,17 +155,3 @@ def size_of(durable: Durable) -> int:
         for (_, slot), record in durable.records.items()
     )
     return records + sum(len(name) + len(value) for name, value in durable.cells.items())
-
-
-def cells_of(effect: Persist) -> dict[str, bytes | None]:
-    """The named values that a persist leaves behind; None where it drops one."""
-    cells: dict[str, bytes | None] = {}
-    for write in effect.writes:
-        match write:
-            case StoreCell(name=name, value=value):
-                cells[name] = value
-            case DropCell(name=name):
-                cells[name] = None
-            case StoreRecord() | DropRecord():
-                pass
-    return cells
