@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Generator
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -27,6 +28,8 @@ MARKERS = (
     "nat: needs a router in a network namespace; is a partition test too",
     "slow: takes minutes; runs with --run-long",
 )
+ONE_AFTER_ANOTHER = ("tests/cluster/", "tests/house/test_documentation.py", "tests/house/test_reference.py")
+"""Where tests may start real nodes (they carry the marker `cluster`)."""
 PROBE_TIMEOUT_S = 10
 # A pair of linked interfaces in a network namespace of one's own is what every partition test is made of.
 NAMESPACE_PROBE = ("unshare", "-Urn", "ip", "link", "add", "type", "veth")
@@ -47,8 +50,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(PartitionWatch(), "partition-watch")
 
 
-# First: pytest-xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--run-long"):
@@ -58,8 +59,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"no network namespaces here: {why}"))
         elif item.get_closest_marker("nat") and (why := why_no_routers()):
             item.add_marker(pytest.mark.skip(reason=f"no routers in network namespaces here: {why}"))
-        if partition or item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process for all tests that start nodes, and one process per file for the others.
+
+    xdist's own groups do not work with pytest 9.2, whose items no longer take the name that xdist gives them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "nodes" if nodeid.startswith(ONE_AFTER_ANOTHER) else nodeid.partition("::")[0]
+
+    return Scheduling(config, log)
 
 
 @cache

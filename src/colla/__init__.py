@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,5 @@ __all__ = ["Client", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import the client when it is first asked for: the pure core needs none of what it imports."""
     if name == "Client":
-        from colla.client.client import Client
-
-        return Client
+        return importlib.import_module("colla.client.client").Client
     raise AttributeError(f"module 'colla' has no attribute {name!r}")
