@@ -175,7 +175,8 @@ class Computer:
     # -- life -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the node's process, as `colla up` does, switching the computer on if it was off."""
+        """Start the node's process, as `colla up` does, switching the computer on if it was off, or waking it."""
+        self.resume()
         if self.process is not None:
             return
         if not self.powered:

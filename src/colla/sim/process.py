@@ -146,6 +146,7 @@ class Process:
     def go_on(self) -> None:
         """Take up everything that waited: first the gap, then timers, then events, as the runner does."""
         self._still -= 1
+        assert self._still >= 0, "it did not stand still"
         if self._still or not self.alive or self._still_since_s is None:
             return
         gap_s = self._clock.boot_s() - self._still_since_s
