@@ -8,7 +8,7 @@ tries a dead address for 30 s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import iroh
@@ -37,6 +37,34 @@ async def connect_any(
     if not attempts:
         raise LinkError("no address is known")
     return await _first(attempts)
+
+
+async def connect_known(
+    endpoint: iroh.Endpoint,
+    peer: NodeId,
+    addresses: Callable[[], Iterable[str]],
+    news: asyncio.Event,
+    alpn: bytes,
+) -> iroh.Connection:
+    """Like `connect_any` at all `addresses()`, and again with all of them whenever `news` says that there are more.
+
+    iroh takes no further addresses for an attempt under way, and a first guess that is wrong costs seconds.
+    """
+    while True:
+        news.clear()
+        attempt = asyncio.ensure_future(connect_any(endpoint, peer, addresses(), alpn))
+        more = asyncio.ensure_future(news.wait())
+        try:
+            await asyncio.wait((attempt, more), return_when=asyncio.FIRST_COMPLETED)
+            if attempt.done():
+                return attempt.result()
+        except asyncio.CancelledError:
+            attempt.add_done_callback(_abandon)
+            raise
+        finally:
+            more.cancel()
+            attempt.cancel()
+        attempt.add_done_callback(_abandon)
 
 
 async def _connect(

@@ -28,7 +28,7 @@ from colla.node.links.agreement import (
     decode_reply,
 )
 from colla.node.links.chores import Chores
-from colla.node.links.dialler import ABANDONED, connect_any
+from colla.node.links.dialler import ABANDONED, connect_known
 from colla.node.links.door import RELAYED, Door, ip_of
 from colla.node.links.endpoint import bind_endpoint, explain
 from colla.node.links.frame_queue import FrameQueue
@@ -142,10 +142,7 @@ class IrohLinks:
         known = self._named(peer)
         if known is None:
             return False
-        if known.note(addresses) and known.dialling is not None:
-            # The dial under way does not know these addresses: begin again with all of them.
-            known.dialling.cancel()
-            known.dialling = None
+        known.note(addresses)
         deadline = self._loop.time() + timeout_s
         while self._endpoint is not None and (remaining := deadline - self._loop.time()) > 0:
             if known.link is not None and not known.link.ending:
@@ -331,7 +328,9 @@ class IrohLinks:
         endpoint = self._endpoint
         if endpoint is None:
             raise LinkError("the links are closed")
-        connection = await connect_any(endpoint, known.node_id, known.addresses, self._alpn)
+        connection = await connect_known(
+            endpoint, known.node_id, lambda: known.addresses, known.news, self._alpn
+        )
         del endpoint
         used = False
         try:

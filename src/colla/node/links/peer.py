@@ -31,6 +31,7 @@ class Peer:
         "ip",
         "link",
         "link_up",
+        "news",
         "node_id",
         "noted",
         "queue",
@@ -49,6 +50,8 @@ class Peer:
         self.noted = False
         """Whether somebody above named this peer, so that it is remembered without a link."""
         self.addresses: tuple[str, ...] = ()
+        self.news = asyncio.Event()
+        """Set when an address became known."""
         self.queue = FrameQueue()
         self.datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_WAITING_MAX)
         self.link: Link | None = None
@@ -66,12 +69,12 @@ class Peer:
         """The `ip:port` at which this peer said to see this node when it was dialled last."""
         self.timer: asyncio.TimerHandle | None = None
 
-    def note(self, addresses: Iterable[str]) -> bool:
-        """Remember addresses, these before the older ones. Whether any is new."""
+    def note(self, addresses: Iterable[str]) -> None:
+        """Remember addresses, these before the older ones; `news` tells the dial under way of new ones."""
         fresh = tuple(dict.fromkeys(addresses))
-        new = any(address not in self.addresses for address in fresh)
+        if any(address not in self.addresses for address in fresh):
+            self.news.set()
         self.addresses = tuple(dict.fromkeys(fresh + self.addresses))[:ADDRESSES_MAX]
-        return new
 
     def spoken_to(self, ip: str, since: float) -> bool:
         """Whether packets for this peer may have gone to `ip` since then."""
