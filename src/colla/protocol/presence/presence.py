@@ -142,9 +142,8 @@ class Presence:
 
     def absent(self) -> tuple[NodeId, ...]:
         """The members' nodes that are not here, sorted."""
-        here = self._table.here
-        own = self._identity.node
-        return tuple(node.id for node in self._membership.nodes() if node.id != own and not here(node.id))
+        here = self._table.here  # This node always is.
+        return tuple(node.id for node in self._membership.nodes() if not here(node.id))
 
     def watchers_of(self, node: NodeId) -> tuple[NodeId, ...]:
         return self._around.rings.watchers_of(node)
