@@ -69,6 +69,7 @@ def meanings(names: Sequence[str], said: dict[str, str], what: str) -> list[str]
 def type_text(kind: Any) -> str:
     """A type as the source says it, without module names."""
     text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    text = re.sub(r"\bAnnotated\[([^\[\]]+?), \w*Meta\(.*?\)\]", r"\1", text)
     return re.sub(r"\b[\w.]+\.(?=\w)", "", text)
 
 

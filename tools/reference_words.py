@@ -36,7 +36,8 @@ CONTRIBUTION = {
     "unsandboxed": "Let `process` run programs without a sandbox where bubblewrap is missing. Dangerous.",
     "replicas_max": "At most so many replicas.",
     "labels": "Pairs such as `site=home`: replicas spread over sites, and services can ask for labels.",
-    "gateway": "`ADDRESS:PORT` where everybody reaches public services; empty means that there is no such door. Read at the start of the node.",
+    "gateway": "`ADDRESS:PORT` where everybody reaches public services; empty means that there is no such door.",
+    "address": "Where others reach this computer, as `NAME` or `NAME:PORT`, if it cannot find out itself, as behind a router with a forwarded port.",
     "relay": "The URL of the relay that this node runs for members who cannot meet, as `http://203.0.113.7:3340`; empty means none.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
@@ -71,6 +72,7 @@ HEALTH = {
 NOTICES = {
     "addresses_damaged": "The last address of a computer could not be read from the disk.",
     "admitted": "A computer joined the group.",
+    "agents_restarted": "The agents of this node began anew from the disk, after a fault or when the disk refused a write.",
     "copies_remade": "An object had too few copies; more are being made.",
     "database_corrupt": "The database was damaged and put aside; the group fills it again.",
     "log_forked": "An old disk came back: both branches of a log are kept.",

@@ -99,7 +99,7 @@ class Gives:
         str | None,
         typer.Option(
             "--gateway",
-            help="Serve public services to everybody at ADDRESS:PORT, or none. From the next start on.",
+            help="Serve public services to everybody at ADDRESS:PORT, or none.",
             rich_help_panel=PANEL,
         ),
     ] = None
