@@ -18,6 +18,8 @@ from colla.model.errors import CollaError
 from colla.node.app import run_node
 from colla.node.logs import log_to
 
+log = logging.getLogger("colla.node")
+
 FAILED = 1
 
 
@@ -35,15 +37,22 @@ def main() -> int:
         log_to(options.folder, quiet=options.quiet, level=logging.DEBUG if options.verbose else logging.INFO)
         return asyncio.run(run_node(options.folder))
     except CollaError as error:
-        if options.json:
-            said = msgspec.json.encode(ApiError(error.code, error.message, error.hint)).decode()
-        else:
-            said = f"colla: {error}"
-        print(said, file=sys.stderr)
-        return FAILED
+        ended = error
     except OSError as error:
-        print(f"colla: {options.folder}: {error.strerror or error}", file=sys.stderr)
-        return FAILED
+        ended = CollaError("failed", f"{error.filename or options.folder}: {error.strerror or error}.")
+    except Exception as error:
+        log.exception("a fault of colla ended the node")
+        ended = CollaError(
+            "fault", f"This is a fault of colla: {type(error).__name__}: {error}.", "`colla log` tells where."
+        )
+    if options.json:
+        said = msgspec.json.encode(ApiError(ended.code, ended.message, ended.hint)).decode()
+    else:
+        said = f"colla: {ended}"
+    if options.quiet:
+        log.error("the node cannot run: %s", ended)
+    print(said, file=sys.stderr)
+    return FAILED
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class Api:
     async def _get_service(self, request: web.Request) -> web.Response:
         service = self._find(request)
         if service.active:
-            await self._ask(LocateService(service.id))
+            await self._locate(service)
         return _json(reports.service_report(self._node, self._find(request)))
 
     async def _why(self, request: web.Request) -> web.Response:
@@ -193,7 +193,12 @@ class Api:
         core = self._node.core
         for service in core.catalogue.services():
             if service.active and not core.user.is_watching(service.id):
-                await self._ask(LocateService(service.id))
+                await self._locate(service)
+
+    async def _locate(self, service: Service) -> None:
+        """Ask where it is; when nobody can be asked now, what is known already has to do."""
+        with contextlib.suppress(CollaError):
+            await self._ask(LocateService(service.id))
 
     async def _notices(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -25,6 +25,7 @@ from colla.agents.router import Router
 from colla.kernel.codec import UnknownMessage
 from colla.kernel.config import Config
 from colla.kernel.durable import Durable
+from colla.kernel.effects import Notice
 from colla.kernel.events import (
     AddressesChanged,
     DialSlow,
@@ -115,7 +116,7 @@ class Node:
         self.links.tell_address(contribution.address)
         if self.settings.port != self.links.port:
             self.change_settings(port=self.links.port)
-        self.asking = Asking(self.post)
+        self.asking = Asking(self.post, lambda: self.runner.trouble if self.runner.resting else None)
         self.replicas = Replicas(
             self.folder / "run", self.objects, self.post, lambda: self.core.contribution.unsandboxed
         )
@@ -164,10 +165,11 @@ class Node:
         add_founding(self.folder, durable)
         return durable
 
-    def _restart_core(self, why: str) -> Router:
+    def _restart_core(self, why: CollaError) -> Router:
         self.asking.restart(why)
         # The new agents know of no link that is open: whoever was linked greets them anew.
         self.links.close_all("the node starts again")
+        self.notices.tell(Notice("agents_restarted", str(why)))
         self.core = self._make_core()
         self.post(self._whereabouts)
         return self.core
@@ -225,7 +227,7 @@ class Node:
     async def contribute(self, contribution: Contribution) -> Contributed:
         """Take the owner's decision: to the settings, the agents and the environments, at once.
 
-        Raises `CollaError` (`bad_contribution`, `bad_gateway`, `port_in_use`), and then nothing has changed.
+        Raises `CollaError` (`bad_contribution`, `bad_gateway`, `port_in_use`, `disk_full`), and then nothing has changed.
         """
         check_contribution(contribution)
         await self.doors.contribute(contribution.gateway)

@@ -19,13 +19,19 @@ ANSWER_TIMEOUT_S = 40.0
 class Asking:
     """Turns a request into an event and its answer into a result or a `CollaError`."""
 
-    def __init__(self, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self, post: Callable[[Event], None], trouble: Callable[[], CollaError | None] = lambda: None
+    ) -> None:
+        """`trouble` tells why nobody answers now, while that is so."""
         self._post = post
+        self._trouble = trouble
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
 
     async def ask(self, request: Request, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """Ask the agents. Raises `CollaError` when they refuse, `busy`, or `timeout`."""
+        if (trouble := self._trouble()) is not None:
+            raise CollaError(trouble.code, trouble.message, trouble.hint)
         if len(self._pending) >= PENDING_MAX:
             raise CollaError("busy", "This computer's node has too many requests open.", "Try again soon.")
         request_id = next(self._ids)
@@ -50,10 +56,8 @@ class Asking:
         if future is not None and not future.done():
             future.set_result(effect.result)
 
-    def restart(self, why: str) -> None:
-        """The agents start again from disk: whoever waits is told."""
+    def restart(self, why: CollaError) -> None:
+        """The agents start again from disk: whoever waits is told why."""
         for future in self._pending.values():
             if not future.done():
-                future.set_result(
-                    Refusal("disk_failed", f"Writing to the disk failed ({why}).", "Make room, then repeat.")
-                )
+                future.set_result(Refusal(why.code, why.message, why.hint))

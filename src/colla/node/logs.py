@@ -32,6 +32,8 @@ def log_to(folder: Path, *, quiet: bool, level: int = logging.INFO) -> None:
     ]
     if not quiet:
         handlers.append(logging.StreamHandler(sys.stderr))
+    # A log that cannot be written, on a full disk, is lost; a traceback for each of its lines helps nobody.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     logging.getLogger("colla").setLevel(level)

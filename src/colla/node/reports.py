@@ -148,6 +148,8 @@ def status_report(node: Node) -> types.StatusReport:
     warnings = []
     if node.join_problem:
         warnings.append(f"This computer could not join the group: {node.join_problem}")
+    if node.runner.trouble is not None:
+        warnings.append(str(node.runner.trouble))
     for service in services:
         running = len(service.locations)
         if service.active and running < service.replicas_wanted:
@@ -194,6 +196,9 @@ def doctor_lines(node: Node) -> tuple[types.DoctorLine, ...]:
                     "problem", f"environment {kind}", "It does not start.", "`colla log` tells why."
                 )
             )
+    if node.runner.trouble is not None:
+        trouble = node.runner.trouble
+        lines.append(types.DoctorLine("problem", "agents", trouble.message, trouble.hint))
     drops = node.links.counters().drops
     if drops:
         shown = ", ".join(f"{why} {count}" for why, count in sorted(drops.items()))

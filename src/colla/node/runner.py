@@ -6,6 +6,8 @@ Invariants:
   except timers and sends marked `unbarriered`, so that an fsync never causes a false death;
 * a `PersistFailed` drops at once all that waited behind it, and the agents are restarted from the disk, after a pause
   that grows while the disk goes on refusing: what happens meanwhile waits for them;
+* a fault of the agents (any exception out of a step) does the same: what is durable is sound, the rest is made anew.
+  An effect that cannot be carried out is logged and lost, as a message may be; it ends nothing else;
 * timers follow the boot clock; a gap longer than `RESUMED_AFTER_S` (suspend, SIGSTOP) is told as `Resumed`.
 """
 
@@ -24,6 +26,7 @@ from colla.kernel.effects import Effect, Persist, Send, WakeAt
 from colla.kernel.events import Event, Persisted, PersistFailed, Resumed, TimerDue
 from colla.kernel.messages import Timer
 from colla.kernel.time import Instant
+from colla.model.errors import CollaError
 from colla.node import clock
 
 log = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ class Performer(Protocol):
 class Runner:
     """Drives the agents of one node until `stop`."""
 
-    def __init__(self, core: Core, performer: Performer, restart: Callable[[str], Core]) -> None:
+    def __init__(self, core: Core, performer: Performer, restart: Callable[[CollaError], Core]) -> None:
+        """`restart` is told why, and makes the agents anew from the disk; what it raises is tried again later."""
         self._core = core
         self._performer = performer
         self._restart = restart
@@ -71,9 +75,12 @@ class Runner:
         self._stopping = False
         self._generation = 0
         self._start_at_s: float | None = None
+        self._unmade = False
         self._pause_s = 0.0
         self._failed_s = float("-inf")
+        self._trouble: CollaError | None = None
         self.steps = 0
+        self.restarts = 0
 
     def post(self, event: Event) -> None:
         """Something happened. To be called on the loop's thread; never blocks."""
@@ -89,6 +96,16 @@ class Runner:
     def core(self) -> Core:
         return self._core
 
+    @property
+    def trouble(self) -> CollaError | None:
+        """Why the agents were restarted lately; None when that is long ago."""
+        return self._trouble if clock.boot_s() - self._failed_s < RESTART_CALM_S else None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the agents wait to be started again: nothing is answered meanwhile."""
+        return self._start_at_s is not None
+
     async def run(self) -> None:
         """Start the agents and drive them until `stop`."""
         self._last_turn_s = clock.boot_s()
@@ -99,9 +116,11 @@ class Runner:
                 continue
             self._notice_gap()
             self._due_timers()
-            for _ in range(min(EVENTS_PER_TURN, len(self._events))):
+            for _ in range(EVENTS_PER_TURN):
+                if not self._events or self.resting:
+                    break
                 self._step(self._events.popleft())
-            if self._events:
+            if self._events or self.resting or self._stopping:
                 await asyncio.sleep(0)
                 continue
             self._wake.clear()
@@ -113,8 +132,8 @@ class Runner:
 
     async def flush(self) -> None:
         """Wait until everything asked to be persisted is on disk, and what waited behind it has left."""
-        while self._persists or self._events:
-            while self._events:
+        while (self._persists or self._events) and not self.resting:
+            while self._events and not self.resting:
                 self._step(self._events.popleft())
             if self._persists:
                 await asyncio.wait(list(self._background))
@@ -129,28 +148,67 @@ class Runner:
 
     def _due_timers(self) -> None:
         now_s = clock.boot_s()
-        while self._timers and self._timers[0][0] <= now_s:
+        while self._timers and self._timers[0][0] <= now_s and not self.resting:
             at_s, _, timer = heapq.heappop(self._timers)
             self._step(TimerDue(timer, max(0.0, now_s - at_s)))
 
     def _step(self, event: Event) -> None:
         self.steps += 1
-        self._take(self._core.step(event, clock.now()))
+        try:
+            effects = self._core.step(event, clock.now())
+        except Exception as error:
+            self._fault(error, f"taking {type(event).__name__}")
+            return
+        self._take(effects)
 
-    def _restart_core(self, why: str) -> None:
-        """The disk refused: forget what waited, start again, soon, from what is durable."""
+    def _start(self) -> None:
+        """The agents begin again."""
+        self._last_turn_s = clock.boot_s()
+        try:
+            effects = self._core.start(clock.now())
+        except Exception as error:
+            self._fault(error, "starting")
+            return
+        self._take(effects)
+
+    def _fault(self, error: Exception, doing: str) -> None:
+        """A bug: told with all that helps to find it, and survived as a crash would be."""
+        log.error("a fault of colla while %s", doing, exc_info=error)
+        self._restart_core(
+            CollaError(
+                "internal",
+                f"This is a fault of colla ({type(error).__name__} while {doing}).",
+                "Its agents start again from the disk; `colla log` tells more.",
+            )
+        )
+
+    def _restart_core(self, why: CollaError) -> None:
+        """Forget what waited, make the agents anew from what is durable, and let them begin soon."""
         now_s = clock.boot_s()
         calm = now_s - self._failed_s > RESTART_CALM_S
         self._pause_s = RESTART_PAUSE_FIRST_S if calm else min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
-        self._failed_s, self._start_at_s = now_s, now_s + self._pause_s
-        log.error("writing to disk failed (%s); starting again in %.0f s", why, self._pause_s)
+        self._failed_s, self._start_at_s, self._trouble = now_s, now_s + self._pause_s, why
+        log.error("%s The agents start again in %.0f s", why.message, self._pause_s)
+        self.restarts += 1
         self._generation += 1
         self._waiting.clear()
         self._persists.clear()
         self._timers.clear()
         self._events.clear()
-        self._core = self._restart(why)
+        self._make()
         self._wake.set()
+
+    def _make(self) -> None:
+        """Make the agents anew; where that fails too, they are still to be made when their pause is over."""
+        try:
+            self._core = self._restart(self._trouble or CollaError("internal", "The agents were lost."))
+            self._unmade = False
+        except CollaError as error:
+            log.error("the agents cannot start again yet: %s", error)
+            self._trouble, self._unmade = error, True
+        except Exception:
+            log.exception("the agents cannot start again yet: a fault of colla")
+            self._unmade = True
 
     async def _rest(self, until_s: float) -> None:
         """Let the agents begin again when their pause is over; nothing is stepped before."""
@@ -163,23 +221,34 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), left_s)
             return
+        if self._unmade:
+            self._failed_s = clock.boot_s()
+            self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+            self._start_at_s = self._failed_s + self._pause_s
+            self._make()
+            return
         self._start_at_s = None
-        self._last_turn_s = clock.boot_s()
-        self._take(self._core.start(clock.now()))
+        self._start()
 
     def _take(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, WakeAt):
                 heapq.heappush(self._timers, (effect.at_s, next(self._counter), effect.timer))
             elif isinstance(effect, Send) and effect.unbarriered:
-                self._performer.perform(effect)
+                self._perform(effect)
             elif isinstance(effect, Persist):
                 self._begin_persist(effect)
                 self._waiting.append(effect)
             elif self._waiting:
                 self._waiting.append(effect)
             else:
-                self._performer.perform(effect)
+                self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        try:
+            self._performer.perform(effect)
+        except Exception:
+            log.exception("a fault of colla: %s was not carried out", type(effect).__name__)
 
     def _begin_persist(self, effect: Persist) -> None:
         task = asyncio.get_running_loop().create_task(self._persist(effect, self._generation))
@@ -191,7 +260,12 @@ class Runner:
         if generation != self._generation:
             # The agents were started again before this ran: what it asks rests on what is not on the disk.
             return
-        outcome = await self._performer.persist(effect)
+        try:
+            outcome = await self._performer.persist(effect)
+        except Exception as error:
+            # Without an outcome everything behind it would wait for ever.
+            log.exception("a fault of colla while writing to the disk")
+            outcome = PersistFailed(effect.id, f"{type(error).__name__}: {error}")
         if generation != self._generation:
             return
         future = self._persists.get(effect.id)
@@ -212,9 +286,13 @@ class Runner:
                 outcome = future.result()
                 if isinstance(outcome, PersistFailed):
                     # At once: nothing that a step asks from here on may leave, it rests on what is not on the disk.
-                    self._restart_core(outcome.why)
+                    self._restart_core(_disk_failed(outcome.why))
                     return
                 self.post(outcome)
             else:
                 self._waiting.popleft()
-                self._performer.perform(effect)
+                self._perform(effect)
+
+
+def _disk_failed(why: str) -> CollaError:
+    return CollaError("disk_failed", f"Writing to the disk failed ({why}).", "Make room, then repeat.")

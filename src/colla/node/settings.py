@@ -17,6 +17,7 @@ from colla.client.folders import SETTINGS_NAME
 from colla.model.contribution import GIVES_NOTHING, Contribution
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.keys import SecretKey
+from colla.node.disk import disk_errors
 
 NODE_KEY = "node.key"
 MEMBER_KEY = "member.key"
@@ -62,7 +63,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Replace `settings.toml` atomically. Raises `OSError` when the disk refuses."""
+    """Replace `settings.toml` atomically. Raises `CollaError` (`disk_full`, `unreadable`, …) when the disk refuses."""
     _write(folder / SETTINGS_NAME, msgspec.toml.encode(settings), 0o600)
 
 
@@ -97,6 +98,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
+    with disk_errors(path):
+        _replace(path, data, mode)
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
