@@ -50,6 +50,8 @@ SHUTDOWN_S = 2.0
 UNKNOWN_MAX = 1024
 UNKNOWN_S = 2.0
 """How long a name that nobody knew is not asked for again."""
+LOG_EVERY_S = 10.0
+"""The same failure is logged once in so many seconds, with the number of those in between."""
 SERVICE_DOORS_MAX = 256
 QUESTIONS_MAX = 16
 """How many names are asked of the group at once; others count as unknown until one is answered."""
@@ -95,6 +97,7 @@ class Gateway:
         self._ports: dict[str, int] = {}
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._questions = 0
+        self._logged: dict[str, tuple[float, int]] = {}
 
     async def listen(self, door: Door) -> int:
         """Open a door; returns its port. Raises `CollaError` (`port_in_use`, `door_too_open`, …) with what to do."""
@@ -156,6 +159,19 @@ class Gateway:
         port: int = listening.sockets[0].getsockname()[1]
         return port
 
+    def _log_undelivered(self, what: str) -> None:
+        """Once in a while per kind: a service that is down is asked for many times a second."""
+        now = asyncio.get_running_loop().time()
+        quiet_since, count = self._logged.get(what, (float("-inf"), 0))
+        if now - quiet_since < LOG_EVERY_S:
+            self._logged[what] = (quiet_since, count + 1)
+            return
+        if len(self._logged) >= UNKNOWN_MAX:
+            self._logged.clear()
+        self._logged[what] = (now, 0)
+        more = f" ({count} more since the last such line)" if count else ""
+        _log.info("undelivered: %s%s", what.removesuffix(": "), more)
+
     # ------------------------------------------------------------------ one request
 
     async def _handle(self, door: Door, request: web.BaseRequest) -> web.StreamResponse:
@@ -171,7 +187,7 @@ class Gateway:
             return notices.response(request, refused.notice)
         except Undelivered as undelivered:
             self.counts.undelivered += 1
-            _log.info("undelivered: %s", undelivered)
+            self._log_undelivered(str(undelivered))
             notice = notices.undelivered(undelivered, tell=not door.public_only)
             return notices.response(request, notice)
         except UploadFailed as failed:

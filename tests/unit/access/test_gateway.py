@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from random import Random
 
 import pytest
 from aiohttp import web
 
-from colla.access.gateway import Door
+from colla.access.gateway import Door, Gateway
 from colla.access.interface import ListedService
 from colla.model.errors import CollaError
 
@@ -322,3 +323,15 @@ async def test_private_services_are_never_offered_to_others(access, address):
     with pytest.raises(CollaError) as caught:
         await access.gateway.listen(Door(address=address, port=0))
     assert caught.value.code == "door_too_open"
+
+
+async def test_a_failure_that_repeats_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    gateway = Gateway(None, None, Random(1))  # type: ignore[arg-type]
+    with caplog.at_level("INFO", "colla.access.gateway"):
+        for _ in range(100):
+            gateway._log_undelivered("web: no_replica: ")
+        gateway._log_undelivered("web: all_failed: ")
+    assert [record.message for record in caplog.records] == [
+        "undelivered: web: no_replica",
+        "undelivered: web: all_failed",
+    ]
