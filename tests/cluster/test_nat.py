@@ -49,9 +49,9 @@ async def join(computer: Computer, inviter: Computer, contribution: Contribution
 
 
 async def paths(computer: Computer) -> dict[str, str]:
-    """How this computer is linked with each other one that is present."""
+    """How this computer is linked with each other one that is not absent."""
     reports = await computer.ask(lambda client: client.computers())
-    return {one.name: one.path for one in reports if not one.me and one.phase == "present"}
+    return {one.name: one.path for one in reports if not one.me and one.phase in ("present", "suspected")}
 
 
 async def expect(computer: Computer, within_s: float, **expected: str) -> None:
@@ -67,6 +67,18 @@ async def expect(computer: Computer, within_s: float, **expected: str) -> None:
         await eventually(probe, within_s, f"{computer.name} is linked as {expected}")
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {seen}\n{computer.log_tail()}") from None
+
+
+async def doctor(computer: Computer, subject: str) -> list[types.DoctorLine]:
+    """What the computer's doctor says about a subject."""
+    lines = await computer.ask(lambda client: client.doctor())
+    return [line for line in lines if line.subject == subject]
+
+
+async def apart(computer: Computer, name: str) -> bool:
+    """Whether the doctor says that no link gets through to that computer, and what would help."""
+    lines = await doctor(computer, "links")
+    return any(name in line.text and "--relay" in line.hint for line in lines if line.verdict == "warning")
 
 
 def site_in(tmp_path: Path) -> Path:
@@ -111,10 +123,17 @@ async def test_homes_meet_directly_and_stay_together_without_the_public_computer
             await eventually(lambda: runs_on(b, "web", {"a1", "a2"}), 20.0, "it runs in the other home")
             await served(b, "web")
 
+            (line,) = await doctor(b, "reachable")
+            assert (line.verdict, "public" in line.text) == ("ok", True), line
+            (line,) = await doctor(public, "reachable")
+            assert f"--relay http://{network.addresses['public']}:" in line.hint, line
+
             public.unplug()
             await expect(b, 15.0, a1="direct", a2="direct")
             await expect(a1, 15.0, a2="direct", b="direct")
             await served(b, "web")
+            (line,) = await doctor(b, "reachable")
+            assert line.verdict == "warning" and "--address" in line.hint, line
 
             public.start()
             for computer in by_name.values():
@@ -130,10 +149,12 @@ async def test_a_members_relay_joins_a_home_that_no_direct_way_leads_to(tmp_path
         relay = f"http://{network.addresses['public']}:{RELAY_PORT}"
         async with computers_of(tmp_path, places) as by_name:
             public, a, b = by_name.values()
-            public.found("circle", "hashing", no_executor(relay))
+            public.found("circle", "hashing", no_executor())
             await public.up()
             await join(a, public, everything())
             await join(b, a, no_executor())
+            await eventually(lambda: apart(a, "b"), 20.0, "the doctor says that the homes are kept apart")
+            await public.ask(lambda client: client.contribute(no_executor(relay)))
             await expect(a, 20.0, public="direct", b="relayed")
             await expect(b, 20.0, public="direct", a="relayed")
             await deploy(b, site_in(tmp_path), "web", 1)

@@ -14,7 +14,7 @@ from colla.model.contribution import Contribution
 from colla.model.ids import NodeId
 from colla.model.service import Service
 from colla.node import clock
-from colla.node.links.addresses import is_public
+from colla.node.links.addresses import is_public, with_port
 from colla.protocol.locations.messages import Explanation
 from colla.protocol.views import NodeInfo, PresencePhase
 
@@ -256,7 +256,9 @@ def _reachability(node: Node) -> list[types.DoctorLine]:
             if seen
             else "from the Internet"
         )
-        hint = "" if _relays(node) else f"Homes that meet nowhere else could meet here: {RELAY_COMMAND}."
+        here = with_port(told, port) if told else next(iter(seen), "")
+        command = RELAY_COMMAND.replace("ITS-ADDRESS", here.rpartition(":")[0] or "ITS-ADDRESS")
+        hint = "" if _relays(node) else f"Homes whose routers keep them apart could meet here: {command}."
         lines.append(types.DoctorLine("ok", "reachable", f"Others reach this computer {at}.", hint))
     elif reachable:
         outside = f", which others see at {', '.join(seen)}" if seen else ""

@@ -78,10 +78,9 @@ def sort_targets(addresses: Iterable[str]) -> Targets:
 
 def with_port(text: str, port: int) -> str:
     """`name:port` of what an owner wrote; `port` where they named none."""
-    text = text.strip()
-    if _split(text) is not None:
-        return text
-    return join(text.removeprefix("[").removesuffix("]"), port)
+    name = text.strip()
+    bare = name.removeprefix("[").removesuffix("]")
+    return name if _usable_ip(bare) is None and _split(name) is not None else join(bare, port)
 
 
 def is_public(ip: str) -> bool:

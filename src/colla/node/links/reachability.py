@@ -18,6 +18,8 @@ from colla.node.links.interface import RELAY_PREFIX
 
 RELAY_ONLINE_TIMEOUT_S = 5.0
 RELAYS_MAX = 8
+TOLD_MAX = 16
+"""Addresses that others are told; a computer with many interfaces must not push its relay out."""
 EXTERNAL_MAX = 4
 """Addresses that others saw; behind a NAT that picks a new port each time, the oldest is worth least."""
 
@@ -63,7 +65,8 @@ class Reachability:
         home = here.relay_url()
         relayed = (RELAY_PREFIX + home,) if home is not None and self._online and home in self._relays else ()
         told = (self._told,) if self._told else ()
-        found = tuple(dict.fromkeys((*told, *self._external, *own, *relayed)))
+        direct = tuple(dict.fromkeys((*told, *self._external, *own)))[: TOLD_MAX - len(relayed)]
+        found = (*direct, *relayed)
         # A computer without any network can still be reached by the other nodes on it.
         return found or (join("127.0.0.1", self._port),)
 

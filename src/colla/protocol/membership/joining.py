@@ -32,6 +32,9 @@ NOBODY_ANSWERED_TEXT = (
 FINAL_CODES: tuple[str, ...] = (TICKET_EXPIRED, TICKET_USED, BAD_SIGNATURE, GROUP_FULL)
 """Refusals that no other node of the group would take back."""
 
+PASSING_CODES: tuple[str, ...] = (NOBODY_ANSWERED, TICKET_UNKNOWN, NOT_ADMITTING, NOT_READY, "busy", "silent")
+"""Why nobody let the joiner in although somebody may later on."""
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """Why a join is refused; an empty `code` means that it is granted, `again` that it had been granted before."""
