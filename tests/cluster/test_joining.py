@@ -126,3 +126,30 @@ async def test_restart_keeps_the_port_and_everything_else(tmp_path: Path, founde
     assert await founder.stop() == 0
     after = await founder.up()
     assert (after.port, after.node, after.group) == (before.port, before.node, before.group)
+
+
+async def test_a_joiner_whom_nobody_answers_asks_again_until_somebody_does(
+    tmp_path: Path, founder: Computer
+) -> None:
+    ticket = (await founder.ask(lambda client: client.invite(types.InviteRequest()))).ticket
+    await founder.stop()
+    second = Computer(tmp_path, "laptop")
+    second.prepare(ticket, GIVES_NOTHING, member="ben")
+    try:
+        second.start()
+
+        async def report() -> types.NodeReport:
+            return await second.ask(lambda client: client.node())
+
+        async def told() -> bool:
+            return "answered" in (await report()).join_problem
+
+        async def joined() -> bool:
+            return (await report()).joined
+
+        await eventually(told, 30.0, "the joiner says that nobody answers")
+        await founder.up()
+        await eventually(joined, 30.0, "the joiner is let in after all")
+        assert (await report()).join_problem == ""
+    finally:
+        second.unplug()

@@ -57,6 +57,7 @@ from colla.node.resolving import OBJECT_STREAM, TUNNEL_STREAM, LinkBytes, NodeRe
 from colla.node.runner import Runner
 from colla.node.settings import MEMBER_KEY, NODE_KEY, Settings, read_key, read_settings, write_settings
 from colla.node.store import RecordStore
+from colla.protocol.membership.joining import PASSING_CODES
 from colla.protocol.views import Identity
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ OWN_OBJECTS_BYTES = 4 * 1024**3
 ADDRESS_CHECK_S = 5.0
 DISCOVERY_CHECK_S = 30.0
 CONTACT_S = 10.0
+JOIN_AGAIN_S = 5.0
 ENVIRONMENTS_WAIT_S = 5.0
 LEAVE_WAIT_S = 30.0
 
@@ -167,9 +169,9 @@ class Node:
 
     def _restart_core(self, why: CollaError) -> Router:
         self.asking.restart(why)
+        self.notices.tell(Notice("agents_restarted", str(why)))
         # The new agents know of no link that is open: whoever was linked greets them anew.
         self.links.close_all("the node starts again")
-        self.notices.tell(Notice("agents_restarted", str(why)))
         self.core = self._make_core()
         self.post(self._whereabouts)
         return self.core
@@ -263,12 +265,19 @@ class Node:
     # -- joining --------------------------------------------------------------------------------------------
 
     async def _join(self) -> None:
-        try:
-            await self.asking.ask(join_request(self.settings, self.member_seed))
-        except CollaError as error:
-            self.join_problem = str(error)
-            log.error("joining failed: %s", error)
-            return
+        """Join with the ticket; while nobody can be asked, or nobody can admit yet, ask again now and then."""
+        while True:
+            try:
+                await self.asking.ask(join_request(self.settings, self.member_seed))
+            except CollaError as error:
+                if str(error) != self.join_problem:
+                    log.error("joining failed: %s", error)
+                self.join_problem = str(error)
+                if error.code not in PASSING_CODES:
+                    return
+            else:
+                break
+            await asyncio.sleep(JOIN_AGAIN_S)
         self.join_problem = ""
         self.change_settings(ticket="")
 
