@@ -197,10 +197,16 @@ class _Trip:
                     self._attempts.remove(attempt)
             return
         health = self._courier.health
-        if len(in_flight) >= IN_FLIGHT_MAX or not health.may_hedge():
+        if len(in_flight) >= IN_FLIGHT_MAX:
             return
-        if self._launch() or self._launch_afresh(in_flight):
-            health.hedged()
+        known = {location.replica for location in self._located.locations}
+        lost = not any(attempt.location.replica in known for attempt in in_flight)
+        if not lost and not health.may_hedge():
+            # To ask the group burdens no replica, and may show that those in flight are lost.
+            self._start_refresh(now)
+        elif self._launch() or self._launch_afresh(in_flight):
+            if not lost:
+                health.hedged()
         else:
             self._start_refresh(now)
 

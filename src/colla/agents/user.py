@@ -67,6 +67,7 @@ class Known(msgspec.Struct):
     master: NodeId = NodeId(b"")
     locations: tuple[Location, ...] = ()
     answered_s: float = float("-inf")
+    doubted_s: float = float("-inf")
 
 
 class Asking(msgspec.Struct):
@@ -143,8 +144,11 @@ class UserAgent(Agent):
             return
         if known.master:
             self.context.outbox.send(known.master, LocationFailed(service, replica))
-        if now.boot_s - known.answered_s > self._config.failed_refresh_s:
-            self._refresh(service, now)
+        pause_s = self._config.failed_refresh_s
+        if now.boot_s - known.answered_s > pause_s and now.boot_s - known.doubted_s > pause_s:
+            # The master may have died together with the replica: others know its successor by now.
+            known.doubted_s = now.boot_s
+            self._refresh(service, now, doubted=True)
 
     # -- agent ----------------------------------------------------------------------------------------------
 
@@ -288,15 +292,17 @@ class UserAgent(Agent):
             return []
         chosen = [known] if known in present else []
         chosen.append(nearest(service, present)[0])
-        chosen.append(self.context.rng.choice(present))
+        others = [node for node in present if node not in chosen]
+        if others:
+            chosen.append(self.context.rng.choice(others))
         return list(dict.fromkeys(chosen))
 
-    def _refresh(self, service: ServiceId, now: Instant) -> None:
+    def _refresh(self, service: ServiceId, now: Instant, *, doubted: bool = False) -> None:
         known = self._known[service]
         known.epoch += 1
         fresh = now.boot_s - known.answered_s < 2 * self._config.refresh_interval_s
         asked = self._dispatchers(service, known.master)
-        for node in asked[: 1 if fresh and known.master else 3]:
+        for node in asked[: 1 if fresh and known.master and not doubted else 3]:
             self.context.outbox.send(node, Locate(service, True))
         pause = self._config.refresh_interval_s if fresh else self._config.locate_timeout_s
         self.context.outbox.wake_in(pause, RefreshDue(service, known.epoch), now)
@@ -314,8 +320,10 @@ class UserAgent(Agent):
             return
         if stale and answer.locations and not self.locations(answer.service):
             known.locations = answer.locations
-        if answer.master and answer.master != peer and (not known.master or stale):
-            known.master = answer.master
+        if answer.master and answer.master != peer and answer.master != known.master:
+            # The known one may have died a moment ago. What the other says of itself decides.
+            if not known.master or stale:
+                known.master = answer.master
             self.context.outbox.send(answer.master, Locate(answer.service, True))
 
     def _locating_done(self, service: ServiceId, *, fresh: bool) -> None:

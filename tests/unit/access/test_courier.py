@@ -350,6 +350,15 @@ async def test_slowness_of_everybody_is_neither_multiplied_nor_blamed(access, gr
     assert group.failed == []
 
 
+async def test_where_no_hedge_is_left_the_group_is_asked_who_took_the_place_of_the_lost(access, group):
+    access.gateway._courier.health._hedges_left = 0.0
+    dead = await group.add(hanging)
+    living = await group.add(saying("fresh"), located=False)
+    group.fresh = group.with_replicas(living)
+    assert await _read(access) == "fresh"
+    assert len(dead.requests) == len(living.requests) == group.asked_fresh == 1
+
+
 async def test_who_answers_others_is_not_blamed_for_one_silence(access, group, monkeypatch):
     monkeypatch.setattr(health, "HEDGE_MIN_S", 0.1)
     forgotten = asyncio.Event()

@@ -133,6 +133,26 @@ def test_when_the_master_goes_the_last_locations_stand_and_others_are_asked() ->
     assert [place.node for place in world.agent.locations(SERVICE)] == [node(2)]
 
 
+def test_a_master_that_died_with_its_replica_is_left_before_its_absence_is_known() -> None:
+    world = World([node(number) for number in range(1, 6)])
+    world.agent.watch(SERVICE, NOW)
+    world.agent.message(node(1), located(1), NOW)
+    world.effects()
+    world.agent.location_failed(SERVICE, ReplicaId(b"\x01" * 16), NOW.later(2.0))
+    asked = world.asked()
+    assert len(asked) > 1 and asked[0] == node(1)
+    # Many requests fail in the same moment; the group is asked once for them.
+    world.agent.location_failed(SERVICE, ReplicaId(b"\x01" * 16), NOW.later(2.1))
+    assert world.asked() == []
+    world.agent.message(asked[1], located(1, authoritative=False, master=node(1)), NOW.later(2.2))
+    assert world.asked() == []
+    world.agent.message(asked[1], located(1, authoritative=False, master=node(5)), NOW.later(2.2))
+    assert world.asked() == [node(5)] and world.agent.master_of(SERVICE) == node(1)
+    world.agent.message(node(5), located(4), NOW.later(2.3))
+    assert world.agent.master_of(SERVICE) == node(5)
+    assert [place.node for place in world.agent.locations(SERVICE)] == [node(4)]
+
+
 def test_interest_ends_by_itself() -> None:
     world = World([node(1)])
     world.agent.watch(SERVICE, NOW)
