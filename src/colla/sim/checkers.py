@@ -67,6 +67,8 @@ class Account:
     stops: dict[tuple[NodeId, ReplicaId], Ballot] = field(default_factory=dict)
     gone: dict[ServiceId, None] = field(default_factory=dict)
     unacknowledged: dict[ServiceId, list[list[Record]]] = field(default_factory=dict)
+    """The writes on their way, of each service in order. Those of agents that died are answered by nobody."""
+    agents: object = None
     wiped: int = 0
 
 
@@ -123,6 +125,9 @@ class SafetyChecks:
         if account.wiped != computer.wiped:
             # Another disk: what was promised on the old one is forgotten with it.
             account = self._accounts[computer.name] = Account(wiped=computer.wiped)
+        if computer.process is not None and account.agents is not computer.process.core:
+            account.agents = computer.process.core
+            account.unacknowledged.clear()
         return account
 
     def _violated(self, why: str, *computers: Computer) -> None:
@@ -167,7 +172,7 @@ class SafetyChecks:
             text = f"{computer.name} launches {specification.name}, which it knows to be eliminated"
             self._violated(text, computer)
         owner = core.membership.owner_of(computer.node)
-        why = refusal_of(core.contribution, owner, specification, self.group)
+        why = refusal_of(core.contribution, owner, specification, self.group, accepted=True)
         if why:
             self._violated(f"{computer.name} launches {specification.name} though {why}", computer)
 
@@ -282,13 +287,21 @@ def _replaced(record: Record, held: list[Record]) -> bool:
 
 
 def refusal_of(
-    gives: Contribution, owner: MemberId | None, specification: Specification, group: SimGroup
+    gives: Contribution,
+    owner: MemberId | None,
+    specification: Specification,
+    group: SimGroup,
+    *,
+    accepted: bool = False,
 ) -> str:
-    """Why the owner of a computer does not let a new replica of this start, or nothing. Their own words count."""
+    """Why the owner of a computer does not let a new replica of this start, or nothing. Their own words count.
+
+    A computer that drains refuses new replicas; one that was `accepted` before may still start, and then moves.
+    """
     names = {person.id: person.name for person in group.people}
     if gives.paused:
         return "it is paused"
-    if gives.draining:
+    if gives.draining and not accepted:
         return "it is draining"
     if not gives.carries(AgentKind.EXECUTOR):
         return "it carries no executor"
