@@ -41,6 +41,7 @@ from colla.kernel.events import (
     ContributionChanged,
     DialFailed,
     Dialled,
+    DialSlow,
     EnvironmentsChanged,
     Event,
     LinkClosed,
@@ -194,7 +195,7 @@ class Computer:
         """What the app tells the agents when they begin."""
         for node, addresses in self.settings.peers:
             process.post(PeerFound(node, addresses))
-        process.post(AddressesChanged((self.address,)))
+        process.post(AddressesChanged((self.address,), reachable=True))
         self.world.after(ENVIRONMENTS_ATTACH_S, process.post, EnvironmentsChanged(self._kinds()))
         if self.settings.join is not None:
             self.ask(self.settings.join)
@@ -275,7 +276,7 @@ class Computer:
         self.network.unplug(self.address)
         self.address = address
         self.network.plug_in(address, self)
-        self.post(AddressesChanged((address,)))
+        self.post(AddressesChanged((address,), reachable=True))
 
     # -- what the owner and programs do ---------------------------------------------------------------------
 
@@ -355,7 +356,7 @@ class Computer:
         self._asked.clear()
         if self.links is not None:
             self.links.close_all("the node starts again")
-        self.post(AddressesChanged((self.address,)))
+        self.post(AddressesChanged((self.address,), reachable=True))
         self.post(EnvironmentsChanged(self._kinds()))
 
     def perform(self, effect: Effect) -> None:
@@ -427,6 +428,9 @@ class Computer:
 
     def link_closed(self, peer: NodeId, reason: str) -> None:
         self.post(LinkClosed(peer, reason))
+
+    def dial_slow(self, peer: NodeId) -> None:
+        self.post(DialSlow(peer))
 
     def frame_received(self, peer: NodeId, frame: bytes) -> None:
         # All nodes here run one version: a frame that cannot be read is a bug, and the simulation shall end with it.

@@ -24,6 +24,8 @@ IDLE_TIMEOUT_S = 30.0
 DIAL_TIMEOUT_S = 5.0
 KNOCKS_S = (0.0, 1.0, 3.0)
 """When the first packet of a dial is sent, and sent again."""
+SLOW_DIAL_S = 0.3
+"""A dial that takes longer is told: perhaps a router stands in between."""
 REDIAL_PAUSE_S = 1.0
 LINK_IDLE_S = 30.0
 STRANGER_S = 10.0
@@ -40,6 +42,7 @@ class LinkListener(Protocol):
     def link_opened(self, peer: NodeId, addresses: tuple[str, ...]) -> None: ...
     def link_closed(self, peer: NodeId, reason: str) -> None: ...
     def frame_received(self, peer: NodeId, frame: bytes) -> None: ...
+    def dial_slow(self, peer: NodeId) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -317,8 +320,13 @@ class SimLinks:
             dialling = known.dialling = Dialling()
             for pause_s in KNOCKS_S:
                 self._world.after(pause_s, self._knock, peer, known, dialling)
+            self._world.after(SLOW_DIAL_S, self._slow, peer, dialling)
             self._world.after(DIAL_TIMEOUT_S, self._conclude, known, dialling)
         return known.dialling
+
+    def _slow(self, peer: NodeId, dialling: Dialling) -> None:
+        if self.alive and not dialling.over:
+            self._listener.dial_slow(peer)
 
     def _knock(self, peer: NodeId, known: Peer, dialling: Dialling) -> None:
         if dialling.over or not self.alive:

@@ -23,6 +23,7 @@ class Place:
         self.name, self.address, self.line = name, f"10.0.0.1:{name}", line
         self.awake = True
         self.told: list[tuple[str, ...]] = []
+        self.slow: list[str] = []
         self.links: SimLinks | None = None
         network.plug_in(self.address, self)
         self.begin()
@@ -63,6 +64,9 @@ class Place:
     def frame_received(self, peer: NodeId, frame: bytes) -> None:
         self.told.append(("frame", peer.decode(), frame.decode()))
 
+    def dial_slow(self, peer: NodeId) -> None:
+        self.slow.append(peer.decode())
+
     def frames(self) -> list[str]:
         return [told[2] for told in self.told if told[0] == "frame"]
 
@@ -84,7 +88,7 @@ def test_sending_dials_at_the_noted_addresses(world: World, a: Place, b: Place) 
     for number in range(5):
         a.say(b, str(number))
     world.run(1.0)
-    assert a.told == [("opened", "b")]
+    assert a.told == [("opened", "b")] and a.slow == []
     assert b.told == [("opened", "a"), *(("frame", "a", str(number)) for number in range(5))]
     b.say(a, "answer")
     world.run(1.0)
@@ -110,7 +114,7 @@ def test_a_dial_of_nobody_fails_in_time(world: World, a: Place, b: Place) -> Non
     b.end()
     outcome = dialled(a, b)
     world.run(4.9)
-    assert outcome == []
+    assert outcome == [] and a.slow == ["b"]
     world.run(0.2)
     assert outcome == [False]
     a.say(b, "at once")
