@@ -260,7 +260,8 @@ def test_two_computers_are_enough(lab: ModuleType, election: str) -> None:
         survivor = group.master(service)
         other = group.service("second" + victim.name, replicas=1)
         group.deploy(other, survivor)
-        assert group.settle(other, 3.0) < 1.0
+        # The dead one is not known to be absent yet: the inventory waits for its answer, two seconds at most.
+        assert group.settle(other, 3.0) < 2.5
         group.write(other, survivor, gone=True)
         group.until(lambda o=other, g=group: not g.running(o), 1.0)
         group.boot(victim)
