@@ -11,6 +11,8 @@ routers do: it passes nothing from outside that nobody inside asked for, and hid
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -34,7 +36,11 @@ sys.stdout.write(urllib.request.urlopen(request, timeout=5).read().decode())
 @cache
 def nat_program() -> str:
     """The program that makes a router of a namespace, or "" where none can."""
-    for program in IPTABLES:
+    for name in IPTABLES:
+        # Not everybody's PATH has the folders of the system's own programs.
+        program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if program is None:
+            continue
         script = f"echo 1 > {FORWARDING} && {program} {' '.join(NAT_RULE)} --random-fully"
         probe = subprocess.run(["unshare", "-Urn", "sh", "-c", script], capture_output=True)
         if probe.returncode == 0:
