@@ -36,6 +36,7 @@ STOP_TIMEOUT_S = 20.0
 START_ERRORS = "start.err"
 """What a node that starts in the background says on stderr: why it could not."""
 ERROR_CHARACTERS_MAX = 2000
+ROOM_BYTES_MIN = 1024 * 1024
 
 
 class ElectionName(enum.StrEnum):
@@ -282,6 +283,9 @@ def _spawn(folder: Path, errors: Path) -> subprocess.Popen[bytes]:
 
 def _start_error(errors: Path, code: int) -> CollaError:
     text = errors.read_text("utf-8", "replace").strip()[-ERROR_CHARACTERS_MAX:]
+    if not text and shutil.disk_usage(errors.parent).free < ROOM_BYTES_MIN:
+        # What it said went the way of all that is written there.
+        return CollaError("disk_full", f"The disk of {errors.parent} is full.", "Free some space.")
     last = text.splitlines()[-1] if text else "it said nothing"
     try:
         said = msgspec.json.decode(last, type=ApiError)

@@ -12,7 +12,6 @@ import fcntl
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
+from colla.environments.complaints import complain
 from colla.environments.driver import Driver, fault
 from colla.environments.folders import Record, RuntimeFolder, listen_on, write_whole
 from colla.environments.health import check_health_check
@@ -87,7 +87,7 @@ class Program:
                 try:
                     running = await self._driver.adopt(record.spec, place, record.handle)
                 except (EnvironmentFault, OSError) as error:
-                    print(f"cannot recover {record.spec.replica}: {error}", file=sys.stderr, flush=True)
+                    complain(f"cannot recover {record.spec.replica}: {error}")
             if record is None or (record.exit is None and running is None):
                 # Its launch was cut off, or its files are gone: nobody can count on it.
                 await self._driver.abandon(place)

@@ -8,7 +8,6 @@ told, so that a program that comes back tells the same story.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from colla.environments import health
+from colla.environments.complaints import complain
 from colla.environments.driver import Driver, Running
 from colla.environments.folders import Place, Record
 from colla.environments.protocol import (
@@ -152,7 +152,7 @@ class Replica:
             watch.cancel()
             (problem,) = await asyncio.gather(watch, return_exceptions=True)
             if isinstance(problem, Exception):
-                print(f"checking {self.record.spec.replica} failed: {problem!r}", file=sys.stderr, flush=True)
+                complain(f"checking {self.record.spec.replica} failed: {problem!r}")
         await self._end(exit)
 
     async def _end(self, exit: Exit) -> None:
@@ -163,8 +163,11 @@ class Replica:
         exit = msgspec.structs.replace(
             exit, last_lines=tuple(line.text[:EXIT_LINE_CHARS_MAX] for line in lines)
         )
-        # First the promise that nothing is left, then the news.
-        await asyncio.to_thread(self.place.clear_scratch)
+        # First the promise that nothing is left, then the news. A disk that fails must not keep the news back.
+        try:
+            await asyncio.to_thread(self.place.clear_scratch)
+        except OSError as error:
+            complain(f"cannot remove what {self.record.spec.replica} left: {error}")
         self._remember(exit=exit)
         self._tell(ReplicaExited, exit=exit)
         self._ended.set()
@@ -224,9 +227,7 @@ class Replica:
             self.place.write(self.record)
         except OSError as error:
             # A full disk must not keep the news back; after a restart they are found out once more.
-            print(
-                f"cannot write the record of {self.record.spec.replica}: {error}", file=sys.stderr, flush=True
-            )
+            complain(f"cannot write the record of {self.record.spec.replica}: {error}")
 
     # --- what is asked of it -----------------------------------------------------------------------------
 

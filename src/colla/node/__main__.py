@@ -16,6 +16,7 @@ import msgspec
 from colla.client.types import ApiError
 from colla.model.errors import CollaError
 from colla.node.app import run_node
+from colla.node.disk import disk_errors
 from colla.node.logs import log_to
 
 log = logging.getLogger("colla.node")
@@ -33,13 +34,15 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="log details as well")
     parser.add_argument("--json", action="store_true", help="say errors as JSON")
     options = parser.parse_args()
+    # Environments and replicas have working folders of their own.
+    folder = options.folder.absolute()
     try:
-        log_to(options.folder, quiet=options.quiet, level=logging.DEBUG if options.verbose else logging.INFO)
-        return asyncio.run(run_node(options.folder))
+        log_to(folder, quiet=options.quiet, level=logging.DEBUG if options.verbose else logging.INFO)
+        return asyncio.run(run_node(folder))
     except CollaError as error:
         ended = error
     except OSError as error:
-        ended = CollaError("failed", f"{error.filename or options.folder}: {error.strerror or error}.")
+        ended = _said_of(error, folder)
     except Exception as error:
         log.exception("a fault of colla ended the node")
         ended = CollaError(
@@ -53,6 +56,14 @@ def main() -> int:
         log.error("the node cannot run: %s", ended)
     print(said, file=sys.stderr)
     return FAILED
+
+
+def _said_of(error: OSError, folder: Path) -> CollaError:
+    try:
+        with disk_errors(folder):
+            raise error
+    except CollaError as told:
+        return told
 
 
 if __name__ == "__main__":

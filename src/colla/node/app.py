@@ -42,6 +42,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import GroupId, NodeId
 from colla.node.api import Api
 from colla.node.asking import Asking
+from colla.node.disk import check_room
 from colla.node.doors import Doors
 from colla.node.founding import add_founding, join_request
 from colla.node.links.discovery import Discovery
@@ -136,7 +137,7 @@ class Node:
         )
         self.performer.connect(self.post)
         stack.push_async_callback(self.performer.close)
-        self.runner = Runner(self.core, self.performer, self._restart_core)
+        self.runner = Runner(self.core, self.performer, self._restart_core, self._agents_failed)
         self.resolver = NodeResolver(lambda: self.core, self.links, self.asking)
         self.tunnels = NodeTunnels(self.identity.node, self.links, self.replicas.endpoint_of)
         self.doors = Doors(self.resolver, self.tunnels)
@@ -167,9 +168,16 @@ class Node:
         add_founding(self.folder, durable)
         return durable
 
-    def _restart_core(self, why: CollaError) -> Router:
+    def _agents_failed(self, why: CollaError) -> None:
         self.asking.restart(why)
         self.notices.tell(Notice("agents_restarted", str(why)))
+
+    def _restart_core(self) -> Router:
+        """Until now the views of the old agents stood: what runs here was found, though nothing could change.
+
+        Raises `CollaError` while the disk takes nothing: agents that fail at once would only take the views away.
+        """
+        check_room(self.folder)
         # The new agents know of no link that is open: whoever was linked greets them anew.
         self.links.close_all("the node starts again")
         self.core = self._make_core()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from colla.model.errors import CollaError
 
+PROBE_BYTES = 256 * 1024
+"""What a database needs at least to go on for a while."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNREADABLE = (errno.EACCES, errno.EPERM)
 
@@ -62,6 +64,15 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_room(folder: Path) -> None:
+    """Whether a disk takes anything: raises `CollaError` (`disk_full`, `unreadable`, `disk_failed`) when it does not."""
+    probe = folder / ".room"
+    with disk_errors(folder):
+        probe.unlink(missing_ok=True)
+        write_durably(probe, bytes(PROBE_BYTES))
+        probe.unlink()
 
 
 @contextlib.contextmanager

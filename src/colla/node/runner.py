@@ -40,6 +40,8 @@ RESTART_CALM_S = 60.0
 """A disk that stays full must not let the node come and go several times a second; calm for so long, it may again."""
 EVENTS_PER_TURN = 64
 """After so many events the loop gets a turn, so that a burst cannot starve links and timers."""
+EVENTS_RESTING_MAX = 4096
+"""What happens while the agents rest and waits for them: the oldest is lost first, as if they had not been here."""
 
 
 class Core(Protocol):
@@ -59,11 +61,18 @@ class Performer(Protocol):
 class Runner:
     """Drives the agents of one node until `stop`."""
 
-    def __init__(self, core: Core, performer: Performer, restart: Callable[[CollaError], Core]) -> None:
-        """`restart` is told why, and makes the agents anew from the disk; what it raises is tried again later."""
+    def __init__(
+        self,
+        core: Core,
+        performer: Performer,
+        restart: Callable[[], Core],
+        failed: Callable[[CollaError], None] = lambda why: None,
+    ) -> None:
+        """`failed` is told at once why the agents stopped; `restart` makes them anew, and is tried until it can."""
         self._core = core
         self._performer = performer
         self._restart = restart
+        self._failed = failed
         self._events: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -75,7 +84,6 @@ class Runner:
         self._stopping = False
         self._generation = 0
         self._start_at_s: float | None = None
-        self._unmade = False
         self._pause_s = 0.0
         self._failed_s = float("-inf")
         self._trouble: CollaError | None = None
@@ -85,6 +93,8 @@ class Runner:
     def post(self, event: Event) -> None:
         """Something happened. To be called on the loop's thread; never blocks."""
         self._events.append(event)
+        if self.resting and len(self._events) > EVENTS_RESTING_MAX:
+            self._events.popleft()
         self._wake.set()
 
     def stop(self) -> None:
@@ -162,7 +172,7 @@ class Runner:
         self._take(effects)
 
     def _start(self) -> None:
-        """The agents begin again."""
+        """The new agents begin."""
         self._last_turn_s = clock.boot_s()
         try:
             effects = self._core.start(clock.now())
@@ -183,35 +193,28 @@ class Runner:
         )
 
     def _restart_core(self, why: CollaError) -> None:
-        """Forget what waited, make the agents anew from what is durable, and let them begin soon."""
-        now_s = clock.boot_s()
-        calm = now_s - self._failed_s > RESTART_CALM_S
-        self._pause_s = RESTART_PAUSE_FIRST_S if calm else min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
-        self._failed_s, self._start_at_s, self._trouble = now_s, now_s + self._pause_s, why
-        log.error("%s The agents start again in %.0f s", why.message, self._pause_s)
+        """Forget what waited; the agents are made anew from what is durable when the pause is over."""
+        log.error("%s", why.message)
+        self._trouble = why
         self.restarts += 1
         self._generation += 1
         self._waiting.clear()
         self._persists.clear()
         self._timers.clear()
         self._events.clear()
-        self._make()
+        self._pause()
+        self._failed(why)
         self._wake.set()
 
-    def _make(self) -> None:
-        """Make the agents anew; where that fails too, they are still to be made when their pause is over."""
-        try:
-            self._core = self._restart(self._trouble or CollaError("internal", "The agents were lost."))
-            self._unmade = False
-        except CollaError as error:
-            log.error("the agents cannot start again yet: %s", error)
-            self._trouble, self._unmade = error, True
-        except Exception:
-            log.exception("the agents cannot start again yet: a fault of colla")
-            self._unmade = True
+    def _pause(self) -> None:
+        now_s = clock.boot_s()
+        calm = now_s - self._failed_s > RESTART_CALM_S
+        self._pause_s = RESTART_PAUSE_FIRST_S if calm else min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        self._failed_s, self._start_at_s = now_s, now_s + self._pause_s
+        log.info("the agents start again in %.0f s", self._pause_s)
 
     async def _rest(self, until_s: float) -> None:
-        """Let the agents begin again when their pause is over; nothing is stepped before."""
+        """Make the agents anew when their pause is over, and let them begin; nothing is stepped before."""
         if self._stopping:
             self._events.clear()
             return
@@ -221,11 +224,16 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), left_s)
             return
-        if self._unmade:
-            self._failed_s = clock.boot_s()
-            self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
-            self._start_at_s = self._failed_s + self._pause_s
-            self._make()
+        try:
+            self._core = self._restart()
+        except CollaError as error:
+            log.error("the agents cannot start again yet: %s", error)
+            self._trouble = error
+            self._pause()
+            return
+        except Exception:
+            log.exception("the agents cannot start again yet: a fault of colla")
+            self._pause()
             return
         self._start_at_s = None
         self._start()

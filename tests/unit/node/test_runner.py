@@ -57,6 +57,7 @@ class World:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.whys: list[CollaError] = []
         self.asked: dict[int, asyncio.Future[Persisted | PersistFailed]] = {}
         self.runner: Runner
         self._changed = asyncio.Event()
@@ -88,12 +89,12 @@ class World:
 
 
 async def run(
-    world: World, agents: Agents, restart: Callable[[CollaError], Agents] | None = None
+    world: World, agents: Agents, restart: Callable[[], Agents] | None = None
 ) -> asyncio.Task[None]:
-    def no_restart(why: CollaError) -> Agents:
-        raise AssertionError(f"nothing failed: {why}")
+    def no_restart() -> Agents:
+        raise AssertionError("nothing failed")
 
-    world.runner = Runner(agents, world, restart or no_restart)
+    world.runner = Runner(agents, world, restart or no_restart, world.whys.append)
     running = asyncio.create_task(world.runner.run())
     await world.settled()
     return running
@@ -215,20 +216,14 @@ async def test_a_fault_of_the_agents_is_logged_and_they_begin_again_from_the_dis
     def breaks(event: Event) -> list[Effect]:
         raise InvariantViolation("two masters on one node", "the story of how it came about")
 
-    whys: list[CollaError] = []
     sound = Agents(lambda event: [say("here again")])
-
-    def restart(why: CollaError) -> Agents:
-        whys.append(why)
-        return sound
-
-    running = await run(world, Agents(breaks, [store(1), say("rests on what is lost")]), restart)
+    running = await run(world, Agents(breaks, [store(1), say("rests on what is lost")]), lambda: sound)
     world.runner.post(StopRequested())
     world.runner.post(StopRequested())
     await world.settled()
     assert world.runner.resting
     assert "two masters on one node" in caplog.text and "the story of how it came about" in caplog.text
-    assert [why.code for why in whys] == ["internal"] and world.runner.trouble is whys[0]
+    assert [why.code for why in world.whys] == ["internal"] and world.runner.trouble is world.whys[0]
     world.ends(1)
     await asyncio.wait_for(until_started(world), 5.0)
     world.runner.post(StopRequested())
@@ -236,6 +231,11 @@ async def test_a_fault_of_the_agents_is_logged_and_they_begin_again_from_the_dis
     assert sound.events == [StopRequested()]
     assert world.runner.restarts == 1
     await end(world, running)
+
+
+async def until_told(world: World, code: str) -> None:
+    while world.runner.trouble is None or world.runner.trouble.code != code:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 async def until_started(world: World) -> None:
@@ -251,7 +251,7 @@ async def test_agents_that_cannot_be_made_again_yet_are_made_later() -> None:
 
     attempts = 0
 
-    def restart(why: CollaError) -> Agents:
+    def restart() -> Agents:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
@@ -263,7 +263,8 @@ async def test_agents_that_cannot_be_made_again_yet_are_made_later() -> None:
     running = await run(world, Agents(breaks), restart)
     world.runner.post(StopRequested())
     await world.settled()
-    assert world.runner.trouble is not None and world.runner.trouble.code == "disk_full"
+    assert world.runner.trouble is not None and world.runner.trouble.code == "internal"
+    await asyncio.wait_for(until_told(world, "disk_full"), 5.0)
     await asyncio.wait_for(until_started(world), 5.0)
     world.runner.post(StopRequested())
     await world.until(lambda: world.said == ["at last"])
@@ -282,7 +283,7 @@ async def test_agents_that_fault_when_they_begin_again_are_tried_once_more() -> 
         raise ZeroDivisionError
 
     made = iter([FaultsAtStart(lambda event: []), Agents(lambda event: [], [say("begun")])])
-    running = await run(world, Agents(breaks), lambda why: next(made))
+    running = await run(world, Agents(breaks), lambda: next(made))
     world.runner.post(StopRequested())
     await world.until(lambda: world.said == ["begun"])
     assert world.runner.restarts == 2
@@ -315,16 +316,11 @@ async def test_an_effect_that_cannot_be_carried_out_holds_up_nothing(
 
 async def test_a_store_that_raises_counts_as_a_disk_that_failed() -> None:
     world = World()
-    whys: list[CollaError] = []
-
-    def restart(why: CollaError) -> Agents:
-        whys.append(why)
-        return Agents(lambda event: [])
-
-    running = await run(world, Agents(lambda event: [], [store(1), say("never")]), restart)
+    agents = Agents(lambda event: [], [store(1), say("never")])
+    running = await run(world, agents, lambda: Agents(lambda event: []))
     world.asked[1].set_exception(RuntimeError("no thread can be started"))
     await world.settled()
-    assert [why.code for why in whys] == ["disk_failed"] and "no thread" in whys[0].message
+    assert [why.code for why in world.whys] == ["disk_failed"] and "no thread" in world.whys[0].message
     await asyncio.wait_for(until_started(world), 5.0)
     assert world.said == []
     await end(world, running)

@@ -11,6 +11,7 @@ from colla.kernel.effects import Effect, Persist, Send, StoreCell
 from colla.kernel.events import Event, Persisted, PersistFailed, StopRequested
 from colla.kernel.messages import Message
 from colla.kernel.time import Instant
+from colla.model.errors import CollaError
 from colla.model.ids import NodeId
 from colla.node import runner as runner_module
 from colla.node.runner import Runner
@@ -71,7 +72,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_was_asked_before_the_restart_never_reaches_the_disk() -> None:
     disk = Disk(lambda number: number == 1)
-    disk.runner = Runner(Agents(1), disk, lambda why: Agents(3))
+    disk.runner = Runner(Agents(1), disk, lambda: Agents(3))
     running = asyncio.create_task(disk.runner.run())
     await disk.again.wait()
     disk.runner.stop()
@@ -83,7 +84,7 @@ async def test_what_was_asked_before_the_restart_never_reaches_the_disk() -> Non
 async def test_nothing_leaves_that_rests_on_what_is_not_on_the_disk() -> None:
     """The event came before the failure was told: the old agents must not answer it any more."""
     disk = Disk(lambda number: number == 1)
-    disk.runner = Runner(Agents(1), disk, lambda why: Agents(3))
+    disk.runner = Runner(Agents(1), disk, lambda: Agents(3))
     running = asyncio.create_task(disk.runner.run())
     await disk.again.wait()
     disk.runner.stop()
@@ -94,7 +95,7 @@ async def test_nothing_leaves_that_rests_on_what_is_not_on_the_disk() -> None:
 async def test_a_disk_that_stays_full_is_asked_ever_more_seldom() -> None:
     disk = Disk(lambda number: number < 6)
     numbers = iter(range(2, 7))
-    disk.runner = Runner(Agents(1), disk, lambda why: Agents(next(numbers)))
+    disk.runner = Runner(Agents(1), disk, lambda: Agents(next(numbers)))
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     running = asyncio.create_task(disk.runner.run())
@@ -105,17 +106,20 @@ async def test_a_disk_that_stays_full_is_asked_ever_more_seldom() -> None:
     assert disk.asked == [1, 2, 3, 4, 5, 6]
 
 
-async def test_what_happens_in_the_pause_waits_for_the_new_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_happens_in_the_pause_waits_for_the_new_agents() -> None:
     disk = Disk(lambda number: number == 1)
     made: list[Agents] = []
 
-    def restart(why: str) -> Agents:
+    def restart() -> Agents:
         made.append(Agents(3))
-        assert disk.runner is not None
-        disk.runner.post(StopRequested())
         return made[-1]
 
-    disk.runner = Runner(Agents(1), disk, restart)
+    def failed(why: CollaError) -> None:
+        assert not made, "the old agents' views stand until the pause is over"
+        assert disk.runner is not None
+        disk.runner.post(StopRequested())
+
+    disk.runner = Runner(Agents(1), disk, restart, failed)
     running = asyncio.create_task(disk.runner.run())
     await disk.again.wait()
     disk.runner.stop()
@@ -129,12 +133,7 @@ async def test_stopping_in_the_pause_ends_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(runner_module, "RESTART_PAUSE_FIRST_S", 3600.0)
     disk = Disk(lambda number: number == 1)
     failed = asyncio.Event()
-
-    def restart(why: str) -> Agents:
-        failed.set()
-        return Agents(3)
-
-    disk.runner = Runner(Agents(1), disk, restart)
+    disk.runner = Runner(Agents(1), disk, lambda: Agents(3), lambda why: failed.set())
     running = asyncio.create_task(disk.runner.run())
     await failed.wait()
     disk.runner.post(StopRequested())
