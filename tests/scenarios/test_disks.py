@@ -118,7 +118,7 @@ def test_a_slow_disk_causes_no_false_death(new_scenario):
         if notice.kind == "node_absent"
     ]
     assert not absences
-    scenario.settle(60.0)
+    scenario.settle(120.0)
 
 
 def test_a_wiped_disk_comes_back_empty(new_scenario):
