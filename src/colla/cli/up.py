@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -25,14 +26,15 @@ from colla.cli.command import COMPUTER_PANEL, GROUP_PANEL, Here, command
 from colla.cli.contributing import Gives, ask_contribution, decide, describe, inspect_computer, reasonable
 from colla.cli.waiting import until, wait_for_end
 from colla.client.client import Client
-from colla.client.folders import LOG_NAME
+from colla.client.folders import LOG_NAME, groups
 from colla.client.types import ApiError, NodeReport
 from colla.model.contribution import GIVES_NOTHING, Contribution
 from colla.model.errors import CollaError
 
 START_TIMEOUT_S = 40.0
-JOIN_TIMEOUT_S = 60.0
+JOIN_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 10.0
 START_ERRORS = "start.err"
 """What a node that starts in the background says on stderr: why it could not."""
 ERROR_CHARACTERS_MAX = 2000
@@ -105,6 +107,7 @@ async def create(
             node = await start_in_background(folder)
     except BaseException:
         # Nobody else knows of this group yet.
+        await _stop(folder)
         shutil.rmtree(folder, ignore_errors=True)
         raise
     _say_ready(here, folder, node, contribution)
@@ -134,6 +137,7 @@ async def join(
         contribution = decide(gives, GIVES_NOTHING, mine)
     else:
         contribution = ask_contribution(here.out, mine)
+    before = groups(here.home)
     folder = prepare_join(
         here.home,
         text,
@@ -145,22 +149,33 @@ async def join(
         lan,
     )
     try:
-        with here.out.progress(f"asking the computers of {folder.name} to let this one in"):
+        text = f"asking the computers of {folder.name} to let this one in"
+        with here.out.progress(text) as progress:
             await start_in_background(folder)
-            node = await _wait_until_joined(folder, timeout)
+            node = await _wait_until_joined(folder, timeout, lambda why: progress.update(f"{text}: {why}"))
     except BaseException:
-        await _undo_join(folder)
+        # An attempt that was cut off earlier may have been granted: its keys are not thrown away.
+        await _stop(folder)
+        if folder not in before:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     _say_ready(here, folder, node, contribution)
 
 
-async def _wait_until_joined(folder: Path, timeout_s: float) -> NodeReport:
+async def _wait_until_joined(folder: Path, timeout_s: float, tell: Callable[[str], None]) -> NodeReport:
+    def settled(report: NodeReport) -> bool:
+        if report.join_problem:
+            tell(report.join_problem)
+        return report.joined or bool(report.join_problem and not report.join_again)
+
     async with Client(folder) as client:
-        node = await until(client.node, lambda report: report.joined or bool(report.join_problem), timeout_s)
+        node = await until(client.node, settled, timeout_s)
     if node.joined:
         return node
-    if node.join_problem:
+    if node.join_problem and not node.join_again:
         raise CollaError("join_refused", node.join_problem)
+    if node.join_problem:
+        raise CollaError("timeout", node.join_problem, "Then join again, with the same ticket.")
     raise CollaError(
         "timeout",
         f"No computer of {node.group_name} answered within {timeout_s:.0f} s.",
@@ -168,14 +183,13 @@ async def _wait_until_joined(folder: Path, timeout_s: float) -> NodeReport:
     )
 
 
-async def _undo_join(folder: Path) -> None:
-    """Stop the node and take its folder away, so that the same ticket can be tried again."""
+async def _stop(folder: Path) -> None:
+    """Stop the node of this folder, if one runs."""
     with suppress(CollaError):
         async with Client(folder) as client:
             pid = (await client.node()).pid
             await client.shut_down()
             await wait_for_end(pid, STOP_TIMEOUT_S)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say_ready(here: Here, folder: Path, node: NodeReport | None, contribution: Contribution) -> None:
@@ -257,15 +271,29 @@ async def start_in_background(folder: Path, timeout_s: float = START_TIMEOUT_S) 
     def settled(report: NodeReport | None) -> bool:
         return report is not None or process.poll() is not None
 
-    report = await until(ask, settled, deadline - time.monotonic())
+    try:
+        report = await until(ask, settled, deadline - time.monotonic())
+    except BaseException:
+        _end(process)
+        raise
     if report is not None:
         return report
     if process.poll() is None:
-        process.terminate()
+        _end(process)
         raise CollaError(
             "timeout", f"The node did not answer within {timeout_s:.0f} s.", f"Look at {folder / LOG_NAME}"
         )
     raise _start_error(errors, process.returncode)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a node that is not up yet; blocking, since whoever interrupts waits for nothing else."""
+    process.terminate()
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _spawn(folder: Path, errors: Path) -> subprocess.Popen[bytes]:

@@ -32,7 +32,8 @@ def groups(base: Path) -> list[Path]:
     """The folders of the groups on this computer, sorted by name."""
     if not base.is_dir():
         return []
-    return sorted(path.parent for path in base.glob(f"*/{SETTINGS_NAME}"))
+    # A folder whose name begins with a dot is not whole yet.
+    return sorted(path.parent for path in base.glob(f"[!.]*/{SETTINGS_NAME}"))
 
 
 def find_group(base: Path, name: str | None) -> Path:

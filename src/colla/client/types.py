@@ -25,7 +25,9 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True):
-    """This computer's node. `joined` is false while the group has not admitted it (see `join_problem`)."""
+    """This computer's node. `joined` is false while the group has not admitted it: `join_problem` says why, and
+    `join_again` whether it goes on trying.
+    """
 
     node: str
     name: str
@@ -48,6 +50,7 @@ class NodeReport(msgspec.Struct, frozen=True):
     object_bytes: int
     resident_bytes: int
     uptime_s: float
+    join_again: bool = False
 
 
 class MemberReport(msgspec.Struct, frozen=True):

@@ -72,6 +72,8 @@ ADDRESS_CHECK_S = 5.0
 DISCOVERY_CHECK_S = 30.0
 CONTACT_S = 10.0
 JOIN_AGAIN_S = 5.0
+PASSING_HERE = ("timeout", "disk_full", "disk_failed", "unreadable", "internal")
+"""What keeps this computer from joining for now, beside what the group may say."""
 ENVIRONMENTS_WAIT_S = 5.0
 LEAVE_WAIT_S = 30.0
 
@@ -87,6 +89,7 @@ class Node:
         self.notices = Notices()
         self.started_s = time.time()
         self.join_problem = ""
+        self.join_again = False
         self.gateway_address = ""
         self.stop_wanted = asyncio.Event()
         self.keep_replicas = False
@@ -277,17 +280,18 @@ class Node:
         while True:
             try:
                 await self.asking.ask(join_request(self.settings, self.member_seed))
+                self.change_settings(ticket="")
             except CollaError as error:
                 if str(error) != self.join_problem:
                     log.error("joining failed: %s", error)
                 self.join_problem = str(error)
-                if error.code not in PASSING_CODES:
+                self.join_again = error.code in (*PASSING_CODES, *PASSING_HERE)
+                if not self.join_again:
                     return
             else:
                 break
             await asyncio.sleep(JOIN_AGAIN_S)
-        self.join_problem = ""
-        self.change_settings(ticket="")
+        self.join_problem, self.join_again = "", False
 
     # -- doors and neighbours -------------------------------------------------------------------------------
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import SystemRandom
 
 import msgspec
 
 from colla.agents.requests import JoinGroup
+from colla.client.folders import LEFT_FOLDER, groups
 from colla.kernel.durable import Durable
 from colla.kernel.time import Instant
 from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.record import TOPIC_MEMBERSHIP, SignedRecord
+from colla.node.disk import disk_errors, sync_folder
 from colla.node.settings import (
     DEFAULT_GATEWAY_PORT,
     MEMBER_KEY,
@@ -22,6 +27,7 @@ from colla.node.settings import (
     Peer,
     Settings,
     make_key,
+    read_settings,
     write_bytes,
     write_settings,
 )
@@ -33,6 +39,10 @@ from colla.protocol.views import Election
 
 FOUNDING = "founding.msgpack"
 """The founder's first records: kept beside the database, so that a damaged database does not lose the group."""
+
+CUT_OFF_PREFIX = ".new-"
+CUT_OFF_AFTER_S = 3600.0
+SAME_NAMES_MAX = 100
 
 
 def found_group(
@@ -51,8 +61,11 @@ def found_group(
     check_label("member", member_name)
     check_label("computer", node_name)
     check_contribution(contribution)
-    folder = _new_folder(home, name)
-    try:
+    if name == LEFT_FOLDER:
+        raise CollaError(
+            "bad_name", f"{name!r} is where a computer keeps groups that it left.", "Choose another name."
+        )
+    with _new_folder(home, name) as folder:
         member, node = make_key(folder, MEMBER_KEY), make_key(folder, NODE_KEY)
         founded = found(
             name,
@@ -78,10 +91,7 @@ def found_group(
             contribution=contribution,
         )
         write_settings(folder, settings)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
+    return home / name
 
 
 def prepare_join(
@@ -96,38 +106,41 @@ def prepare_join(
 ) -> Path:
     """Make the folder of a node that will ask to be let in when it starts; returns it.
 
-    Raises `CollaError`: what is wrong with the ticket, `bad_name`, or `group_exists` when this computer is in that
-    group already. An expired ticket is refused here, before anything is made.
+    Where an earlier attempt to join this group was cut off, its folder and keys are used again, with this ticket.
+    Raises `CollaError`: what is wrong with the ticket, `bad_name`, `bad_contribution`, or `already_joined` when this
+    computer is in that group already. An expired ticket is refused here, before anything is made.
     """
     ticket = read_ticket(ticket_text)
     if ticket.expires_s < time.time():
         raise CollaError("ticket_expired", "The ticket has expired.", "Ask for a new one: `colla invite`.")
+    check_label("group", ticket.group_name)
     check_label("computer", node_name)
     if not ticket.own_computer:
         check_label("member", member_name)
     check_contribution(contribution)
-    folder = _new_folder(home, ticket.group_name)
-    try:
+    settings = Settings(
+        group=ticket.group.hex(),
+        group_name=ticket.group_name,
+        node_name=node_name,
+        member_name=member_name,
+        port=port,
+        gateway_port=DEFAULT_GATEWAY_PORT if gateway_port is None else gateway_port,
+        gateway_port_fixed=gateway_port is not None,
+        lan_discovery=lan_discovery,
+        ticket="".join(ticket_text.split()),
+        peers=_peers(ticket),
+        contribution=contribution,
+    )
+    unfinished = _unfinished(home, settings.group)
+    if unfinished is not None:
+        write_settings(unfinished, settings)
+        return unfinished
+    name = _free_name(home, ticket.group_name)
+    with _new_folder(home, name) as folder:
         make_key(folder, MEMBER_KEY)
         make_key(folder, NODE_KEY)
-        settings = Settings(
-            group=ticket.group.hex(),
-            group_name=ticket.group_name,
-            node_name=node_name,
-            member_name=member_name,
-            port=port,
-            gateway_port=DEFAULT_GATEWAY_PORT if gateway_port is None else gateway_port,
-            gateway_port_fixed=gateway_port is not None,
-            lan_discovery=lan_discovery,
-            ticket="".join(ticket_text.split()),
-            peers=_peers(ticket),
-            contribution=contribution,
-        )
         write_settings(folder, settings)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
+    return home / name
 
 
 def add_founding(folder: Path, durable: Durable) -> None:
@@ -152,19 +165,75 @@ def _peers(ticket: TicketText) -> tuple[Peer, ...]:
     return tuple(Peer(contact.node.hex(), contact.addresses) for contact in ticket.contacts)
 
 
-def _new_folder(home: Path, name: str) -> Path:
+def _unfinished(home: Path, group: str) -> Path | None:
+    """The folder of an attempt to join this group that nobody answered. Raises `CollaError("already_joined")`."""
+    for folder in groups(home):
+        try:
+            settings = read_settings(folder)
+        except CollaError:
+            continue  # Another group's settings, damaged or not, are no matter of this one.
+        if settings.group != group:
+            continue
+        if not settings.ticket:
+            raise CollaError(
+                "already_joined",
+                f"This computer is in the group {settings.group_name} already, in {folder}.",
+                "`colla up` starts its node, `colla status` asks it.",
+            )
+        return folder
+    return None
+
+
+def _free_name(home: Path, name: str) -> str:
+    """The group's name, with a number when another group here is called so."""
+    for number in range(1, SAME_NAMES_MAX + 1):
+        numbered = name if number == 1 else f"{name}-{number}"
+        if numbered != LEFT_FOLDER and not (home / numbered).exists():
+            return numbered
+    raise CollaError(
+        "group_exists", f"This computer has too many groups called {name!r}.", "Leave one first."
+    )
+
+
+@contextlib.contextmanager
+def _new_folder(home: Path, name: str) -> Iterator[Path]:
+    """A folder to fill, which then appears under its name as a whole, or not at all."""
     folder = home / name
+    if folder.exists():
+        raise _group_exists(folder)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        raise CollaError(
-            "group_exists",
-            f"This computer has a group called {name!r} already, in {folder}.",
-            "Choose another name, or another folder with --home.",
-        ) from None
+        _clear_cut_off(home)
+        fresh = Path(tempfile.mkdtemp(prefix=CUT_OFF_PREFIX, dir=home))
     except OSError as error:
         raise CollaError(
             "bad_home", f"{folder} cannot be made: {error.strerror}.", "Choose another folder with --home."
         ) from None
-    return folder
+    try:
+        yield fresh
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise _group_exists(folder) from None  # Somebody else was faster.
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    with disk_errors(home):
+        sync_folder(home)
+
+
+def _group_exists(folder: Path) -> CollaError:
+    return CollaError(
+        "group_exists",
+        f"This computer has a group called {folder.name!r} already, in {folder}.",
+        "Choose another name, or another folder with --home.",
+    )
+
+
+def _clear_cut_off(home: Path) -> None:
+    """Remove what founding or joining left here when it was killed; not what another process makes right now."""
+    for left in home.glob(f"{CUT_OFF_PREFIX}*"):
+        if time.time() - left.stat().st_mtime > CUT_OFF_AFTER_S:
+            shutil.rmtree(left, ignore_errors=True)

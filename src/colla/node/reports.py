@@ -40,6 +40,7 @@ def node_report(node: Node) -> types.NodeReport:
         member_name=member.name if member is not None else node.settings.member_name,
         joined=info is not None,
         join_problem=node.join_problem,
+        join_again=node.join_again,
         version=colla.__version__,
         pid=os.getpid(),
         port=node.links.port,
@@ -147,7 +148,8 @@ def status_report(node: Node) -> types.StatusReport:
     computers, services = computer_reports(node), service_reports(node)
     warnings = []
     if node.join_problem:
-        warnings.append(f"This computer could not join the group: {node.join_problem}")
+        again = " It goes on trying." if node.join_again else ""
+        warnings.append(f"This computer could not join the group: {node.join_problem}{again}")
     if node.runner.trouble is not None:
         warnings.append(str(node.runner.trouble))
     for service in services:

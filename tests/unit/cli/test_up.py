@@ -174,8 +174,12 @@ def test_joining_with_a_contribution(colla: Colla, home: Path, spawned: list[Pat
 
 @pytest.mark.parametrize("spawned", [LIVES], indirect=True)
 @pytest.mark.parametrize(
-    ("problem", "code", "part"),
-    [("The ticket was used before.", 1, "used before"), ("", 5, "must be on and reachable")],
+    ("problem", "again", "code", "part"),
+    [
+        ("The ticket was used before.", False, 1, "used before"),
+        ("Nobody answered.", True, 5, "with the same ticket"),
+        ("", False, 5, "must be on and reachable"),
+    ],
 )
 def test_a_refusal_leaves_nothing(
     colla: Colla,
@@ -184,10 +188,11 @@ def test_a_refusal_leaves_nothing(
     samples: Any,
     monkeypatch: pytest.MonkeyPatch,
     problem: str,
+    again: bool,
     code: int,
     part: str,
 ) -> None:
-    samples.node = msgspec.structs.replace(samples.node, joined=False, join_problem=problem)
+    samples.node = msgspec.structs.replace(samples.node, joined=False, join_problem=problem, join_again=again)
     monkeypatch.setattr(up, "STOP_TIMEOUT_S", 0.0)
     result = colla("join", ticket(time.time() + 99), "--timeout", "1")
     assert result.exit_code == code and part in result.stderr
