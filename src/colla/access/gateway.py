@@ -107,7 +107,8 @@ class Gateway:
                 f"At {door.address} others could reach services that are not public.",
                 "Contribute a gateway instead, which serves public services only, or listen on 127.0.0.1.",
             )
-        listener = listen(door.address, door.port, "the gateway")
+        option = "--gateway" if door.public_only else "--gateway-port (`gateway_port` in settings.toml)"
+        listener = listen(door.address, door.port, "the gateway", option)
         return await self._open(door, listener)
 
     async def listen_for(self, host_name: str) -> int:
