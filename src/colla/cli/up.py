@@ -310,7 +310,7 @@ def _spawn(folder: Path, errors: Path) -> subprocess.Popen[bytes]:
 
 
 def _start_error(errors: Path, code: int) -> CollaError:
-    text = errors.read_text("utf-8", "replace").strip()[-ERROR_CHARACTERS_MAX:]
+    text = errors.read_text("utf-8", "replace").strip()
     if not text and shutil.disk_usage(errors.parent).free < ROOM_BYTES_MIN:
         # What it said went the way of all that is written there.
         return CollaError("disk_full", f"The disk of {errors.parent} is full.", "Free some space.")
@@ -320,10 +320,10 @@ def _start_error(errors: Path, code: int) -> CollaError:
     except msgspec.DecodeError:
         return CollaError(
             "start_failed",
-            f"The node ended with {code}: {last}",
+            f"The node ended with {code}: {last[-ERROR_CHARACTERS_MAX:]}",
             "`colla up --verbose` shows all that it says.",
         )
-    return CollaError(said.code, said.message, said.hint)
+    return CollaError(said.code, said.message[:ERROR_CHARACTERS_MAX], said.hint)
 
 
 def _login_name() -> str:

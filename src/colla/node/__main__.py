@@ -22,6 +22,7 @@ from colla.node.logs import log_to
 log = logging.getLogger("colla.node")
 
 FAILED = 1
+FAULT_CHARACTERS_MAX = 300
 
 
 def main() -> int:
@@ -45,9 +46,7 @@ def main() -> int:
         ended = _said_of(error, folder)
     except Exception as error:
         log.exception("a fault of colla ended the node")
-        ended = CollaError(
-            "fault", f"This is a fault of colla: {type(error).__name__}: {error}.", "`colla log` tells where."
-        )
+        ended = CollaError("fault", _fault_text(error), "`colla log` tells where.")
     if options.json:
         said = msgspec.json.encode(ApiError(ended.code, ended.message, ended.hint)).decode()
     else:
@@ -56,6 +55,12 @@ def main() -> int:
         log.error("the node cannot run: %s", ended)
     print(said, file=sys.stderr)
     return FAILED
+
+
+def _fault_text(error: Exception) -> str:
+    # Some libraries put whole backtraces into their messages.
+    first = str(error).partition("\n")[0][:FAULT_CHARACTERS_MAX]
+    return f"This is a fault of colla: {type(error).__name__}: {first}"
 
 
 def _said_of(error: OSError, folder: Path) -> CollaError:

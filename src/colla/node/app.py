@@ -168,7 +168,7 @@ class Node:
 
     def _durable(self) -> Durable:
         durable = self.store.load()
-        add_founding(self.folder, durable)
+        add_founding(self.folder, self.identity.group, durable)
         return durable
 
     def _agents_failed(self, why: CollaError) -> None:
@@ -231,6 +231,11 @@ class Node:
         await running
         await self.runner.flush()
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group's records, as this node has them, name this node."""
+        return self.core.membership.node(self.identity.node) is not None
+
     def post(self, event: Event) -> None:
         """Tell the agents."""
         self.runner.post(event)
@@ -279,7 +284,8 @@ class Node:
         """Join with the ticket; while nobody can be asked, or nobody can admit yet, ask again now and then."""
         while True:
             try:
-                await self.asking.ask(join_request(self.settings, self.member_seed))
+                if not self.joined:  # A crash may have come between the admission and the note of it.
+                    await self.asking.ask(join_request(self.settings, self.member_seed))
                 self.change_settings(ticket="")
             except CollaError as error:
                 if str(error) != self.join_problem:
@@ -319,7 +325,7 @@ class Node:
         while True:
             for peer in self.settings.peers:
                 self.post(PeerFound(NodeId(bytes.fromhex(peer.node)), peer.addresses))
-            if not self.settings.peers or self.core.membership.node(self.identity.node) is not None:
+            if not self.settings.peers or self.joined:
                 return
             await asyncio.sleep(CONTACT_S)
 

@@ -18,7 +18,8 @@ from colla.kernel.durable import Durable
 from colla.kernel.time import Instant
 from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import UNDECODABLE, CollaError
-from colla.model.record import TOPIC_MEMBERSHIP, SignedRecord
+from colla.model.ids import GroupId
+from colla.model.record import TOPIC_MEMBERSHIP, SignedRecord, open_record
 from colla.node.disk import disk_errors, sync_folder
 from colla.node.settings import (
     DEFAULT_GATEWAY_PORT,
@@ -143,15 +144,25 @@ def prepare_join(
     return home / name
 
 
-def add_founding(folder: Path, durable: Durable) -> None:
-    """Add the founder's first records, if this node founded the group, to what the database has."""
+def add_founding(folder: Path, group: GroupId, durable: Durable) -> None:
+    """Add the founder's first records, if this node founded the group, to what the database has.
+
+    Raises `CollaError("damaged")`: without them a group whose only computer this is would be lost in silence.
+    """
     path = folder / FOUNDING
     if not path.exists():
         return
     try:
         records = msgspec.msgpack.decode(path.read_bytes(), type=list[SignedRecord])
-    except UNDECODABLE:
-        raise CollaError("damaged", f"{path} is damaged.", "Restore it from a backup.") from None
+        for signed in records:
+            open_record(group, signed)
+    except (*UNDECODABLE, ValueError):
+        raise CollaError(
+            "damaged",
+            f"{path} is damaged.",
+            "Restore it from a backup. Where the group has other computers: put it and group.db away, start, and "
+            "`colla connect` to one of them.",
+        ) from None
     for signed in records:
         durable.records.setdefault((TOPIC_MEMBERSHIP, slot_of(signed)), signed)
 

@@ -15,6 +15,7 @@ log = logging.getLogger("colla")
 
 KEPT = 512
 """Notices kept for those who begin to follow later."""
+ALARMING = ("database_corrupt",)
 FOLLOWER_QUEUE = 256
 """A follower that is slower than this many notices loses the oldest ones."""
 
@@ -42,6 +43,10 @@ class Notices:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(report)
+
+    def alarms(self) -> list[str]:
+        """What was told since the start that its owner should know of, even when looking much later."""
+        return [report.text for report in self._kept if report.kind in ALARMING]
 
     async def follow(self) -> AsyncIterator[NoticeReport]:
         """The kept notices, then new ones until `close`."""

@@ -150,6 +150,12 @@ def status_report(node: Node) -> types.StatusReport:
     if node.join_problem:
         again = " It goes on trying." if node.join_again else ""
         warnings.append(f"This computer could not join the group: {node.join_problem}{again}")
+    elif not node.joined and not node.settings.ticket:
+        warnings.append(
+            "The group does not know this node: its key is another one, or its files are gone. Restore its folder from"
+            " a backup, or join again with a ticket (`colla invite --my-computer` on another computer of yours)."
+        )
+    warnings += node.notices.alarms()
     if node.runner.trouble is not None:
         warnings.append(str(node.runner.trouble))
     for service in services:

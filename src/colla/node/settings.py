@@ -10,8 +10,10 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from colla.client.folders import SETTINGS_NAME
 from colla.model.contribution import GIVES_NOTHING, Contribution
@@ -24,22 +26,26 @@ MEMBER_KEY = "member.key"
 DEFAULT_GATEWAY_PORT = 8642
 
 
+_Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+_Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
 class Peer(msgspec.Struct, frozen=True):
     """A node of the group and where it was last seen; from the ticket, for the first contact."""
 
-    node: str
+    node: _Hash
     addresses: tuple[str, ...]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `settings.toml` says. `port` 0 means: choose one at the first start and keep it."""
 
-    group: str
+    group: _Hash
     group_name: str
     node_name: str
     member_name: str = ""
-    port: int = 0
-    gateway_port: int = DEFAULT_GATEWAY_PORT
+    port: _Port = 0
+    gateway_port: _Port = DEFAULT_GATEWAY_PORT
     gateway_port_fixed: bool = False
     lan_discovery: bool = True
     ticket: str = ""

@@ -217,6 +217,8 @@ class RecordStore:
 
     def _read(self) -> Durable:
         self._disconnect()
+        if self._path.is_file() and self._path.stat().st_size == 0:
+            raise _Damaged("the file is empty")
         connection = self._connection = _connect(self._path)
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA_VERSION:

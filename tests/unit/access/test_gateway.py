@@ -315,7 +315,7 @@ async def test_a_port_in_use_says_what_to_do(access):
     with pytest.raises(CollaError) as caught:
         await access.gateway.listen(Door(port=access.port))
     assert caught.value.code == "port_in_use"
-    assert str(access.port) in caught.value.message and "--port" in caught.value.hint
+    assert str(access.port) in caught.value.message and "--gateway-port" in caught.value.hint
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5", "example.org"])

@@ -296,6 +296,10 @@ def flip_in_index(path: Path) -> None:
     path.write_bytes(data)
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def drop_table(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE cells")
@@ -303,7 +307,7 @@ def drop_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [cut, overwrite, scramble, flip_in_record, flip_in_text, flip_in_index, drop_table]
+    "harm", [cut, empty, overwrite, scramble, flip_in_record, flip_in_text, flip_in_index, drop_table]
 )
 async def test_a_damaged_database_is_moved_aside_and_an_empty_one_begun(
     opener: Opener, harm: Callable[[Path], None]

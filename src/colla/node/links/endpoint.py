@@ -57,7 +57,8 @@ async def bind_endpoint(
     raise CollaError(
         "port_in_use",
         f"UDP port {port or 'any'} on {bind_host} is in use by another program.",
-        "Stop that program (or the other node with the same settings), or choose another with --port (`port` in settings.toml).",
+        "Stop that program (or the other node with the same settings), or choose another port: --port, or `port` in "
+        "settings.toml.",
     )
 
 
