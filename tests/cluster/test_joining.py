@@ -33,7 +33,7 @@ async def founder(tmp_path: Path) -> AsyncIterator[Computer]:
 def colla(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the CLI as a person does."""
     command = [sys.executable, "-m", "colla", *words, "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=dict(os.environ))
 
 
 async def page(gateway: str, service: str) -> tuple[int, str]:
