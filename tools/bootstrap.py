@@ -87,7 +87,8 @@ def lock(*, upgrade: bool) -> None:
 
     Versions already locked stay, unless `upgrade`. Needs `.venv` with uv.
     """
-    command = [UV, "pip", "compile", "--quiet", "pyproject.toml", "--group", "dev", "--group", "build"]
+    command = [UV, "pip", "compile", "--quiet", "pyproject.toml", "--all-extras"]
+    command += ["--group", "dev", "--group", "build"]
     command += ["--universal", "--python-version", ".".join(map(str, PYTHON_LEAST)), "--generate-hashes"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make lock"]
     command += ["--output-file", LOCK.name, *(["--upgrade"] if upgrade else [])]
