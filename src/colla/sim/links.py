@@ -409,6 +409,7 @@ class SimLinks:
         """A frame came out of a link."""
         peer = link.other(link.end_of(self)).links.node
         if self._peers[peer].link is link:
+            self._network.delivered += 1
             self._listener.frame_received(peer, frame)
 
     def ended(self, link: Link, reason: str) -> None:

@@ -142,6 +142,7 @@ class Network:
         self.world = world
         self.frames = 0
         self.datagrams = 0
+        self.delivered = 0
         self.bytes = 0
         self._rng = world.random("network")
         self._at: dict[str, Station] = {}

@@ -1,0 +1,256 @@
+"""How fast the simulator is: messages delivered per second of processor time, in four situations.
+
+    python benchmarks/simulator.py [--repeat 3] [--scale 1.0] [--only NAME ...] [--against SRC] [--json FILE]
+
+Method. Each run is one process on one core, with one world; what is counted are the frames and datagrams that reached a node's
+agents over the simulated network (not what agents of one node say to each other), divided by the processor time that the
+process used for them, founding and joining left out:
+
+- *idle*: 20 nodes, six services of three replicas each run, nothing happens for two minutes;
+- *repair*: the same group; every six seconds the plug of another computer is pulled, and that of the one before put back;
+- *activity*: 20 nodes in the middle of people's doings: every two seconds a service is created, eliminated, scaled or switched;
+- *chaos*: 8 nodes, random faults and people (`sim.faults.Turmoil`), then peace, with all safety checks on.
+
+A second of one computer is not that of another, so each run also times a fixed piece of plain Python (calls, dictionaries, small
+objects) right before and after, and the table shows messages per such piece as well: that figure may be compared between
+computers and between quiet and busy ones. `--against` names the `src` folder of another version: both run in turns, and the
+ratio of the medians is shown. The hash of all that happened is printed: the same for two versions that behave alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+from rich.console import Console
+from rich.table import Table
+
+NODES = 20
+SERVICES = 6
+IDLE_S = 120.0
+PULL_EVERY_S = 6.0
+REPAIR_S = 90.0
+ACT_EVERY_S = 2.0
+ACTIVITY_S = 60.0
+CHAOS_NODES = 8
+CHAOS_ACTS = 20
+CHAOS_RUNS = 6
+PEACE_S = 30.0
+PIECES = 40
+TARGET = 50_000
+
+
+def formed(seed: int, nodes: int):  # type: ignore[no-untyped-def]
+    """A group of so many nodes that know each other."""
+    from colla.sim.group import SimGroup
+
+    group = SimGroup(seed)
+    group.grow(nodes)
+    group.run(5.0)
+    return group
+
+
+def served(seed: int):  # type: ignore[no-untyped-def]
+    """The group of most measures, with its services."""
+    group = formed(seed, NODES)
+    for number in range(SERVICES):
+        group.deploy(f"s{number}", 3, at=group[number])
+    group.run(5.0)
+    return group
+
+
+class Meter:
+    """Adds up what was delivered, and the processor time it took."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.steps = 0
+        self.virtual_s = 0.0
+        self.cpu_s = 0.0
+        self.traces: list[str] = []
+
+    def run(self, group, call: Callable[[], object]) -> None:  # type: ignore[no-untyped-def]
+        """Count what happens in this group meanwhile."""
+        network, world = group.network, group.world
+        counted = hasattr(network, "delivered")
+
+        def delivered() -> int:
+            # An earlier version counts what leaves only; nearly all of it arrives.
+            return network.delivered if counted else network.frames + network.datagrams
+
+        before, happened, began_s = delivered(), world.happened, world.now_s
+        cpu_s = time.process_time()
+        call()
+        self.cpu_s += time.process_time() - cpu_s
+        self.messages += delivered() - before
+        self.steps += world.happened - happened
+        self.virtual_s += world.now_s - began_s
+        self.traces.append(world.trace.digest())
+
+
+def idle(meter: Meter, scale: float) -> None:
+    group = served(1)
+    meter.run(group, lambda: group.run(IDLE_S * scale))
+
+
+def repair(meter: Meter, scale: float) -> None:
+    group = served(2)
+
+    def pull() -> None:
+        for turn in range(max(1, int(REPAIR_S * scale / PULL_EVERY_S))):
+            group[turn % NODES].power_off()
+            group[(turn - 1) % NODES].start()
+            group.run(PULL_EVERY_S)
+
+    meter.run(group, pull)
+
+
+def activity(meter: Meter, scale: float) -> None:
+    group = served(3)
+    rng = Random(3)
+
+    def act() -> None:
+        for turn in range(max(1, int(ACTIVITY_S * scale / ACT_EVERY_S))):
+            services = list(group.services)
+            choice = rng.choice(("create", "eliminate", "scale", "switch"))
+            if choice == "create" or len(services) < 3:
+                group.deploy(f"a{turn}", rng.randint(1, 4), at=group[rng.randrange(NODES)])
+            elif choice == "eliminate":
+                service = rng.choice(services)
+                group.eliminate(service)
+                del group.services[service]
+            elif choice == "scale":
+                group.scale(rng.choice(services), rng.randint(1, 5))
+            else:
+                group.set_active(rng.choice(services), rng.random() < 0.5)
+            group.run(ACT_EVERY_S)
+
+    meter.run(group, act)
+
+
+def chaos(meter: Meter, scale: float) -> None:
+    from colla.sim.checkers import SafetyChecks
+    from colla.sim.faults import Turmoil
+
+    for seed in range(max(1, int(CHAOS_RUNS * scale))):
+        group = formed(seed, CHAOS_NODES)
+        SafetyChecks(group)
+        turmoil = Turmoil(group)
+        meter.run(group, lambda turmoil=turmoil: turmoil.run(CHAOS_ACTS))
+        meter.run(group, turmoil.peace)
+        meter.run(group, lambda group=group: group.run(PEACE_S))
+
+
+MEASURES: dict[str, Callable[[Meter, float], None]] = {
+    "idle": idle,
+    "repair": repair,
+    "activity": activity,
+    "chaos": chaos,
+}
+
+
+class _Thing:
+    __slots__ = ("name", "number")
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+
+    def value(self, more: int) -> int:
+        return self.number + more
+
+
+def piece_s() -> float:
+    """How long the fixed piece of plain Python takes here, now: a thousandth of the time of so many pieces."""
+    began_s = time.process_time()
+    known: dict[int, _Thing] = {}
+    total = 0
+    for number in range(PIECES * 1000):
+        thing = known.get(number % 97)
+        if thing is None or thing.number > number:
+            thing = known[number % 97] = _Thing("thing", number)
+        total += thing.value(number)
+    return (time.process_time() - began_s) / PIECES
+
+
+def measure(name: str, scale: float) -> dict[str, float | str]:
+    """One run, here."""
+    pieces = [piece_s() for _ in range(3)]
+    meter = Meter()
+    gc.collect()
+    MEASURES[name](meter, scale)
+    pieces += [piece_s() for _ in range(3)]
+    return {
+        "messages": meter.messages,
+        "happened": meter.steps,
+        "cpu_s": meter.cpu_s,
+        "virtual_s": meter.virtual_s,
+        "per_s": meter.messages / meter.cpu_s,
+        "per_piece": meter.messages / meter.cpu_s * min(pieces),
+        "faster": meter.virtual_s / meter.cpu_s,
+        "trace": "".join(trace[:6] for trace in meter.traces[-3:]),
+    }
+
+
+def spawn(name: str, scale: float, source: Path) -> dict[str, float | str]:
+    """One run in a process of its own, of the version in that `src` folder."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", name, "--scale", str(scale)]
+    environment = {**os.environ, "PYTHONPATH": str(source.resolve())}
+    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    found: dict[str, float | str] = json.loads(answer.stdout)
+    return found
+
+
+def median(runs: Sequence[dict[str, float | str]], field: str) -> float:
+    return statistics.median(float(run[field]) for run in runs)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of the usual time is simulated")
+    parser.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
+    parser.add_argument("--against", type=Path, help="the src folder of another version")
+    parser.add_argument("--json", type=Path, help="write all runs there")
+    parser.add_argument("--child", choices=list(MEASURES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.scale)))
+        return 0
+    here = Path(__file__).resolve().parent.parent / "src"
+    columns = ["what", "messages", "virtual s", "messages/s", "per piece", "× real time", "trace"]
+    table = Table(*columns, *(["ratio", "same trace"] if options.against else []))
+    every: dict[str, list[dict[str, float | str]]] = {}
+    for name in options.only:
+        ours, theirs = [], []
+        for _ in range(options.repeat):
+            ours.append(spawn(name, options.scale, here))
+            if options.against:
+                theirs.append(spawn(name, options.scale, options.against))
+        every[name] = ours
+        last = ours[-1]
+        row = [name, str(last["messages"]), f"{float(last['virtual_s']):.0f}", f"{median(ours, 'per_s'):.0f}"]
+        row += [f"{median(ours, 'per_piece'):.1f}", f"{median(ours, 'faster'):.0f}", str(last["trace"])]
+        if theirs:
+            # Where both do the same, less time counts; else more messages in the same time.
+            row.append(f"{median(ours, 'per_piece') / median(theirs, 'per_piece'):.2f}")
+            row.append("yes" if last["trace"] == theirs[-1]["trace"] else "no")
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    print(f"medians of {options.repeat} runs; the target is {TARGET} messages/s at {NODES} nodes")
+    if options.json:
+        options.json.write_text(json.dumps(every, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
