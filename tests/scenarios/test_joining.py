@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from colla.agents.requests import InvitePerson, TicketIssued
+import msgspec
+import pytest
+
+from colla.agents.requests import CreateService, InvitePerson, PlaceObject, TicketIssued, Written
+from colla.model.contribution import GIVES_NOTHING, AgentKind
+from colla.protocol.views import Election
+from colla.sim.computer import Asked, Computer
+from colla.sim.group import GIVES, SimGroup
 
 
 def test_joining_through_another_while_the_inviter_is_away(new_scenario):
@@ -80,3 +87,47 @@ def test_many_join_at_once(new_scenario):
     group.until(lambda: all(map(group.joined, joiners)), 30.0, "all joined")
     scenario.settle(60.0)
     assert all(len(computer.core.membership.nodes()) == 9 for computer in group.computers)
+
+
+def put(group: SimGroup, computer: Computer, creation: CreateService) -> Asked:
+    """Put the files of a service, as `colla deploy` does before it creates it."""
+    computer.put_object(creation.specification.object, creation.specification.object_bytes)
+    return computer.ask(PlaceObject(creation.specification.object, creation.specification.object_bytes))
+
+
+@pytest.mark.parametrize("election", list(Election))
+@pytest.mark.parametrize("seed", range(6))
+def test_who_joined_deploys_at_once(seed: int, election: Election) -> None:
+    """A laptop that gives nothing joins and puts before it heard who is here: its files must reach a disk all the same."""
+    group = SimGroup(seed, election)
+    group.grow(1)
+    group.run(2.0)
+    laptop = group.prepare_join(group.invite(group[0]), GIVES_NOTHING)
+    laptop.start()
+    group.until(lambda: group.joined(laptop), 15.0, "it joined")
+    creation = group.creation("web", laptop, 1)
+    placing = put(group, laptop, creation)
+    group.until(lambda: placing.answered, 10.0, "its files are placed")
+    assert placing.result.copies == 1, placing.result
+    written = group.answer(laptop, creation)
+    assert isinstance(written, Written)
+    group.until(lambda: group.running(written.service) == 1, 6.0, "its replica runs")
+
+
+def test_files_that_no_repository_holds_are_offered_by_who_has_them() -> None:
+    """They were put while nobody gave any disk; then somebody does."""
+    agents = tuple(kind for kind in GIVES.agents if kind is not AgentKind.REPOSITORY)
+    no_disk = msgspec.structs.replace(GIVES, agents=agents)
+    group = SimGroup(3, contribution=no_disk)
+    group.grow(2, [no_disk, GIVES_NOTHING])
+    group.run(2.0)
+    creation = group.creation("web", group[1], 1)
+    placing = put(group, group[1], creation)
+    group.until(lambda: placing.answered, 10.0, "it is known that nobody keeps files")
+    assert placing.result.copies == 0
+    written = group.answer(group[1], creation)
+    assert isinstance(written, Written)
+    group.run(5.0)
+    assert group.running(written.service) == 0
+    group[0].contribute(GIVES)
+    group.until(lambda: group.running(written.service) == 1, 90.0, "its replica runs")

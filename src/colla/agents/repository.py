@@ -4,6 +4,9 @@ Every repository agent periodically, and soon after presence changes, counts the
 that it holds. The first holder by rendezvous is responsible: below `urgent_copies` live ones it places new
 copies at once; below the full number only after `remake_after_s`, because a closed laptop must not set off
 gigabytes. A copy that turned out damaged is fetched again from the others at once.
+
+Counting goes on at every node that holds a referenced object, whatever its owner gives: one that no repository
+agent holds (it was put before any was known, or all of them lost it) is offered to them by whoever still has it.
 """
 
 from __future__ import annotations
@@ -153,7 +156,7 @@ class RepositoryAgent(Agent):
         holders = [node for node in ranked if node in holders]
         wanted = min(self._config.copies, len(ranked))
         me = self.context.identity.node
-        if len(holders) >= wanted or not holders or holders[0] != me:
+        if len(holders) >= wanted or (holders and holders[0] != me):
             self._short_since.pop(object_id, None)
             return
         since = self._short_since.setdefault(object_id, now.boot_s)
@@ -162,7 +165,7 @@ class RepositoryAgent(Agent):
             return
         self._short_since.pop(object_id)
         candidates = [node for node in ranked if node not in holders]
-        self._placing.begin(object_id, size_bytes, wanted, candidates, holders, tuple(holders), now)
+        self._placing.begin(object_id, size_bytes, wanted, candidates, holders, tuple(holders) or (me,), now)
         self.context.outbox.notify(
             "copies_remade", f"object {object_id.hex()[:10]} had {len(holders)} of {wanted} copies"
         )

@@ -52,6 +52,12 @@ class RefreshDue(Timer, frozen=True):
     epoch: int
 
 
+class PlaceDue(Timer, frozen=True):
+    """An object has waited long enough for somebody who could keep it."""
+
+    request: int
+
+
 class RequestDue(Timer, frozen=True):
     """A request to a dispatcher has waited long enough."""
 
@@ -83,7 +89,7 @@ class UserAgent(Agent):
     """See the module's docstring."""
 
     MESSAGES = (Located, Explanation)
-    TIMERS = (RefreshDue, RequestDue)
+    TIMERS = (RefreshDue, RequestDue, PlaceDue)
     REQUESTS = (
         CreateService,
         ModifyService,
@@ -105,6 +111,7 @@ class UserAgent(Agent):
         self._asking: dict[int, Asking] = {}
         self._writing: dict[int, ServiceId] = {}
         self._placings: dict[int, int] = {}
+        self._unplaced: dict[int, PlaceObject] = {}
 
     # -- what the API and the gateway read ------------------------------------------------------------------
 
@@ -177,6 +184,9 @@ class UserAgent(Agent):
                         self._refresh(timer.service, now)
             case RequestDue():
                 self._request_due(timer, now)
+            case PlaceDue(request=request_id):
+                if request_id in self._unplaced:
+                    self._place(request_id, self._unplaced.pop(request_id), now)
             case _:
                 raise TypeError(f"not for a user agent: {timer!r}")
 
@@ -188,6 +198,10 @@ class UserAgent(Agent):
                 if known.master == change.node:
                     known.master = NodeId(b"")
                     self._refresh(service, now)
+        if self._unplaced and not self._knows_nobody():
+            for request_id, request in self._unplaced.items():
+                self._place(request_id, request, now)
+            self._unplaced.clear()
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
         for service in services:
@@ -223,7 +237,7 @@ class UserAgent(Agent):
             case EliminateService(service=service):
                 self._write(request_id, service, self._catalogue.eliminate(service, author), now)
             case PlaceObject():
-                self._place(request_id, request, now)
+                self._place_or_wait(request_id, request, now)
             case LocateService(service=service):
                 self._existing(service)
                 self.watch(service, now)
@@ -262,6 +276,19 @@ class UserAgent(Agent):
             self._answer(request_id, refusal)
 
     # -- objects --------------------------------------------------------------------------------------------
+
+    def _knows_nobody(self) -> bool:
+        """Whether there are other nodes and not one of them is known to be here: so it is just after a start."""
+        others = len(self.context.membership.nodes()) > 1
+        return others and len(self.context.presence.present()) <= 1
+
+    def _place_or_wait(self, request_id: int, request: PlaceObject, now: Instant) -> None:
+        """A node that just joined or started learns within a moment who is here: before that it would place nothing."""
+        if not self._knows_nobody() or len(self._unplaced) >= self.context.config.requests_pending_max:
+            self._place(request_id, request, now)
+            return
+        self._unplaced[request_id] = request
+        self.context.outbox.wake_in(self.context.config.copies.place_patience_s, PlaceDue(request_id), now)
 
     def _place(self, request_id: int, request: PlaceObject, now: Instant) -> None:
         me = self.context.identity.node

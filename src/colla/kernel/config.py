@@ -197,6 +197,7 @@ class CopiesConfig(msgspec.Struct, frozen=True):
     extra_asked: int = 2
     urgent_copies: int = 2
     unreferenced_kept_s: float = 3600.0
+    place_patience_s: float = 5.0
 
 
 class AccessConfig(msgspec.Struct, frozen=True):

@@ -63,6 +63,12 @@ class World:
     def carrying(self, agent: AgentKind) -> tuple[NodeId, ...]:
         return tuple(self.here)
 
+    def present(self) -> tuple[NodeId, ...]:
+        return (ME, *self.here)
+
+    def nodes(self) -> tuple[NodeId, ...]:
+        return (ME, node(1), node(2))
+
     def is_present(self, one: NodeId) -> bool:
         return one in self.here
 
@@ -226,6 +232,28 @@ def test_copies_of_an_object_go_to_others_when_this_node_keeps_none() -> None:
         if placed is not None:
             world.agent.placed(placed)
     assert answers(world.effects()) == [ObjectPlaced(2, 2, ())]
+
+
+def test_an_object_waits_a_moment_for_somebody_to_be_here() -> None:
+    world = World([])
+    world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
+    effects = world.effects()
+    assert not [e for e in effects if isinstance(e, Send)]
+    (wake,) = [e for e in effects if isinstance(e, WakeAt)]
+    world.here[node(1)] = None
+    world.agent.presence_changed([], NOW)
+    asks = [e for e in world.effects() if isinstance(e, Send) and isinstance(e.message, KeepCopy)]
+    assert [ask.to for ask in asks] == [node(1)]
+    world.agent.timer(wake.timer, 0.0, NOW)
+    assert not [e for e in world.effects() if isinstance(e, Send)], "it is placed once"
+
+
+def test_an_object_that_nobody_can_keep_is_told_so_in_the_end() -> None:
+    world = World([])
+    world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
+    (wake,) = [e for e in world.effects() if isinstance(e, WakeAt)]
+    world.agent.timer(wake.timer, 0.0, NOW)
+    assert answers(world.effects()) == [ObjectPlaced(0, 0, ())]
 
 
 def test_an_unknown_service_is_told() -> None:
