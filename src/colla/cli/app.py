@@ -10,6 +10,7 @@ import typer
 import colla
 from colla.cli import autostart, computer, doctor, group, lab, services, up, use
 from colla.cli.command import GROUP_PANEL
+from colla.cli.simulate import app as simulate
 
 HELP = """\
 Keep a group's services alive on the computers that its members own.
@@ -74,3 +75,4 @@ computer.add(app)
 autostart.add(app)
 doctor.add(app)
 lab.add(app)
+simulate.add(app)

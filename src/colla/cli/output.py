@@ -50,6 +50,11 @@ class Output:
         self.terminal = self._console.is_terminal and not json
         self.watched = self._errors.is_terminal and not json
 
+    @property
+    def errors(self) -> Console:
+        """The console of stderr, for what draws on it by itself: bars of progress."""
+        return self._errors
+
     def answer(self, value: Any) -> None:
         """The result for a program: JSON on stdout, one line."""
         sys.stdout.write(clean_json(msgspec.json.encode(value).decode()) + "\n")
