@@ -103,6 +103,20 @@ def test_suspend_and_resume(new_scenario):
     scenario.settle(75.0, stays_s=10.0)
 
 
+@pytest.mark.parametrize("slept_s", [8.0, 45.0, 600.0])
+def test_who_wakes_up_is_back_at_once(new_scenario, slept_s: float):
+    """The others closed its links while it slept and could not be told: it trusts none of them."""
+    scenario = new_scenario(5, replicas=0)
+    group = scenario.group
+    laptop = group[2]
+    group.run(5.0)
+    laptop.suspend()
+    group.run(slept_s)
+    laptop.resume()
+    others = [one for one in group.computers if one is not laptop]
+    group.until(lambda: all(one.core.presence.is_present(laptop.node) for one in others), 3.0, "it is back")
+
+
 def test_a_short_sleep(new_scenario):
     scenario = new_scenario(4)
     group = scenario.group

@@ -58,7 +58,6 @@ from colla.protocol.views import (
 
 STAGE_CONFIRM, STAGE_LAPSE = 0, 1
 TELL_AT_MOST_EVERY_S = 1.0
-SESSIONS_AFTER_SLEEP = 3
 
 
 class Presence:
@@ -164,14 +163,11 @@ class Presence:
         return self._finish(now)
 
     def resumed(self, gap_s: float, now: Instant) -> list[PresenceChange]:
-        """The computer slept: nobody's silence counts, others may believe this node gone, links may be dead."""
+        """The computer slept: nobody's silence counts, others may believe this node gone, links are dead."""
         self._count_out(now)
         if gap_s > self._config.late_after_s:
-            self._links.doubt_all()
+            self._links.reopen_all()
             self._links.dial_all(self.absent(), now)
-            peers = self._links.all_accepted()
-            for peer in self._rng.sample(peers, min(SESSIONS_AFTER_SLEEP, len(peers))):
-                self._exchange.begin(peer, now)
         return self._finish(now)
 
     def link_opened(self, peer: NodeId, addresses: Sequence[str], now: Instant) -> list[PresenceChange]:
@@ -191,7 +187,7 @@ class Presence:
 
     def link_closed(self, peer: NodeId, reason: str, now: Instant) -> list[PresenceChange]:
         """A hint only: dial again at once if the link is needed."""
-        self._links.closed(peer)
+        self._links.closed(peer, now)
         self._pairs.forget_link(peer)
         self._exchange.end(peer)
         self._told_s.pop(peer, None)

@@ -2,8 +2,9 @@
 
 Absent members are not forgotten: the present nodes dial each of them about once per `dial_interval_s` in all, backing off
 to `dial_interval_max_s`, at every known address; without this, healed partitions would never merge. At the start all
-are dialled at once. Links to ring neighbours and partners are kept, and dialled again when they are gone. The last
-known addresses of each node stay on the disk.
+are dialled at once. Links to ring neighbours and partners are kept, and dialled again when they are gone. After a sleep
+no link is trusted: the others have closed theirs long ago, and nobody tells. The last known addresses of each node stay
+on the disk.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from random import Random
 import msgspec
 
 from colla.kernel.config import PresenceConfig
-from colla.kernel.effects import Dial, DropCell, KeepLinks, NoteAddresses, StoreCell
+from colla.kernel.effects import CloseLink, Dial, DropCell, KeepLinks, NoteAddresses, StoreCell
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.errors import UNDECODABLE
@@ -61,6 +62,7 @@ class Links:
         self._targets: dict[NodeId, _Target] = {}
         self._dialled_s: dict[NodeId, float] = {}
         self._missing_s: dict[NodeId, float] = {}
+        self._reopened: dict[NodeId, None] = {}
         self._kept: tuple[NodeId, ...] = ()
         for name in sorted(cells):
             if name.startswith(CELL_PREFIX):
@@ -86,16 +88,22 @@ class Links:
         first = self._config.addresses_max // 2
         self._note(peer, (*known[:first], *observed[:first], *known[first:]))
 
-    def closed(self, peer: NodeId) -> None:
+    def closed(self, peer: NodeId, now: Instant) -> None:
         """The link is gone."""
         self._links.pop(peer, None)
         self._observed.pop(peer, None)
         self._accepted = None
+        if peer in self._reopened:
+            del self._reopened[peer]
+            self.dial_all([peer], now)
 
-    def doubt_all(self) -> None:
-        """After a long sleep links may be dead: dial again as if nothing had been dialled."""
+    def reopen_all(self) -> None:
+        """After a sleep links are dead or as good as dead: close each, and dial its peer again once it is closed."""
         self._dialled_s.clear()
         self._missing_s.clear()
+        self._reopened = dict.fromkeys(self._links)
+        for peer in self._links:
+            self._outbox.put(CloseLink(peer, "this computer slept"))
 
     def accepted(self, peer: NodeId) -> bool:
         return self._links.get(peer, False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from colla.kernel.codec import Codec
 from colla.kernel.config import PresenceConfig
 from colla.kernel.durable import Durable
-from colla.kernel.effects import Dial, KeepLinks, NoteAddresses, Notify, Persist, Send, WakeAt
+from colla.kernel.effects import CloseLink, Dial, KeepLinks, NoteAddresses, Notify, Persist, Send, WakeAt
 from colla.kernel.messages import Message, Timer
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
@@ -206,6 +207,8 @@ class Network:
                 case Dial(node=to):
                     if to in self.by_id:
                         self.dial(node, self.by_id[to])
+                case CloseLink(peer=peer, reason=reason):
+                    self.later(0.0, partial(self.disconnect, node, self.by_id[peer], reason))
                 case KeepLinks(nodes=nodes):
                     node.kept = nodes
                 case Persist(writes=writes):
