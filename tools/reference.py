@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,7 @@ from colla.client import deploying, types
 from colla.environments import protocol
 from colla.kernel import config
 from colla.model.contribution import Contribution
-from colla.node.api import Api
+from colla.node.api import ROUTES
 from colla.node.settings import Peer, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,8 @@ def meanings(names: Sequence[str], said: dict[str, str], what: str) -> list[str]
 
 def type_text(kind: Any) -> str:
     """A type as the source says it, without module names."""
-    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    plain = isinstance(kind, type) and not hasattr(kind, "__origin__")
+    text = kind if isinstance(kind, str) else kind.__name__ if plain else str(kind)
     text = re.sub(r"\bAnnotated\[([^\[\]]+?), \w*Meta\(.*?\)\]", r"\1", text)
     return re.sub(r"\b[\w.]+\.(?=\w)", "", text)
 
@@ -201,23 +203,16 @@ def exit_codes() -> str:
 # -- the local API --------------------------------------------------------------------------------------------
 
 
-def client_calls() -> dict[tuple[str, str], tuple[str, str, str]]:
-    """From (method, path) to the method of `colla.Client`, the request's type and the answer's, read from its source."""
-    source = (ROOT / "src/colla/client/client.py").read_text("utf-8")
-    found = {("GET", "notices"): ("notices", "–", "NoticeReport, one per line (NDJSON)")}
-    for method in ast.walk(ast.parse(source)):
-        if not isinstance(method, ast.AsyncFunctionDef):
-            continue
-        names = {each.arg: ast.unparse(each.annotation) for each in method.args.args if each.annotation}
-        for call in ast.walk(method):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "self._call":
-                verb, path, answer = (
-                    ast.literal_eval(call.args[0]),
-                    path_text(call.args[1]),
-                    ast.unparse(call.args[2]),
-                )
-                body = body_text(call.args[3], names) if len(call.args) > 3 else "–"
-                found[verb, path] = (method.name, body, type_text(answer))
+def client_calls() -> dict[tuple[str, str], str]:
+    """From (method, path) to the method of `colla.Client`, read from its source."""
+    found = {}
+    for path in sorted((ROOT / "src/colla/client").glob("*calls.py")):
+        for method in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(method, ast.AsyncFunctionDef):
+                continue
+            for call in ast.walk(method):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) in ("self._call", "self._lines"):
+                    found[ast.literal_eval(call.args[0]), path_text(call.args[1])] = method.name
     return found
 
 
@@ -228,30 +223,28 @@ def path_text(node: ast.expr) -> str:
     return str(ast.literal_eval(node))
 
 
-def body_text(node: ast.expr, names: dict[str, str]) -> str:
-    if isinstance(node, ast.Name):
-        return type_text(names[node.id])
-    if isinstance(node, ast.Call):
-        return type_text(ast.unparse(node.func))
-    return ast.unparse(node).replace("'", '"').replace(": keep_replicas", ": bool")
-
-
 def api_calls() -> str:
     calls = client_calls()
     rows = []
-    for method, route, _ in Api.__new__(Api)._routes():
+    for route in ROUTES:
         try:
-            name, body, answer = calls.pop((method, re.sub(r"\{\w+\}", "{}", route)))
+            name = calls.pop((route.method, re.sub(r"\{\w+\}", "{}", route.path)))
         except KeyError:
-            raise Incomplete(f"colla.Client has no method for {method} {route}") from None
-        rows.append((code(method), code(f"/{types.API_VERSION}/{route}"), code(name), body, answer))
+            raise Incomplete(f"colla.Client has no method for {route.method} {route.path}") from None
+        request = "–" if route.request is None else type_text(route.request)
+        answer = type_text(route.answer) + (", lines" if route.streams else "")
+        path = code(f"/{types.API_VERSION}/{route.path}")
+        errors = ", ".join(map(code, route.errors)) or "–"
+        rows.append((code(route.method), path, code(name), request, answer, route.summary, errors))
     if calls:
         raise Incomplete(f"colla.Client calls what the API does not have: {list(calls)}")
-    return table(("method", "path", "`colla.Client`", "request", "answer"), rows)
+    return table(("method", "path", "`colla.Client`", "request", "answer", "what it does", "errors"), rows)
 
 
 def api_types() -> str:
-    return "\n".join(struct_section(each) for each in structs_of(types))
+    names = [types.__name__, *(f"{types.__name__}.{each.name}" for each in iter_modules(types.__path__))]
+    modules = [sys.modules[each] for each in names]
+    return "\n".join(struct_section(each) for module in modules for each in structs_of(module))
 
 
 # -- the rest -------------------------------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""What `colla.Client` asks about services."""
+
+from __future__ import annotations
+
+from colla.client import types
+from colla.client.calls import Calls, quoted
+
+
+class ServiceCalls(Calls):
+    """Services: created, changed, run, found, reached, eliminated."""
+
+    async def services(self) -> tuple[types.ServiceReport, ...]:
+        """All existing services."""
+        return await self._call("GET", "services", tuple[types.ServiceReport, ...])
+
+    async def service(self, name: str) -> types.ServiceReport:
+        """One service with fresh locations. Raises `CollaError("not_found")`."""
+        return await self._call("GET", f"services/{quoted(name)}", types.ServiceReport)
+
+    async def why(self, name: str) -> types.WhyReport:
+        """Why the replicas of the service run where they run."""
+        return await self._call("GET", f"services/{quoted(name)}/why", types.WhyReport)
+
+    async def logs(self, name: str) -> tuple[str, ...]:
+        """The newest log lines of the service's replica on this computer."""
+        return await self._call("GET", f"services/{quoted(name)}/logs", tuple[str, ...])
+
+    async def deploy(self, request: types.DeployRequest) -> types.WrittenAnswer:
+        """Create or modify a service; the object must have been put before."""
+        return await self._call("POST", "services", types.WrittenAnswer, request)
+
+    async def activate(self, name: str) -> types.WrittenAnswer:
+        """Let the group keep replicas of the service running."""
+        return await self._call("POST", f"services/{quoted(name)}/activate", types.WrittenAnswer)
+
+    async def deactivate(self, name: str) -> types.WrittenAnswer:
+        """Stop all replicas; the service goes on existing."""
+        return await self._call("POST", f"services/{quoted(name)}/deactivate", types.WrittenAnswer)
+
+    async def scale(self, name: str, replicas: int) -> types.WrittenAnswer:
+        """Ask for another number of replicas."""
+        return await self._call(
+            "POST", f"services/{quoted(name)}/scale", types.WrittenAnswer, types.ScaleRequest(replicas)
+        )
+
+    async def eliminate(self, name: str) -> types.WrittenAnswer:
+        """Remove the service for good."""
+        return await self._call("DELETE", f"services/{quoted(name)}", types.WrittenAnswer)
+
+    async def forward(self, name: str, port: int = 0) -> types.ForwardAnswer:
+        """Open a local TCP port to live replicas of the service."""
+        return await self._call("POST", "forwards", types.ForwardAnswer, types.ForwardRequest(name, port))
+
+    async def close_forward(self, port: int) -> None:
+        """Close a local port that `forward` opened."""
+        await self._call("DELETE", f"forwards/{port}", types.Done)

@@ -1,0 +1,106 @@
+"""Types of the local API about services."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ReplicaReport(msgspec.Struct, frozen=True):
+    """One live replica and where it is."""
+
+    replica: str
+    node: str
+    node_name: str
+
+
+class ServiceReport(msgspec.Struct, frozen=True):
+    """One existing service. `name` is what it resolves as (`name--member` when another holds the short name)."""
+
+    id: str
+    name: str
+    owner: str
+    active: bool
+    replicas_wanted: int
+    version: int
+    environment: str
+    object: str
+    object_bytes: int
+    public: bool
+    domains: tuple[str, ...]
+    url: str
+    master: str = ""
+    locations: tuple[ReplicaReport, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
+class WhyLineReport(msgspec.Struct, frozen=True):
+    """One computer's part in a service: a stable verdict and a sentence."""
+
+    node: str
+    verdict: str
+    reason: str
+    score: float
+
+
+class WhyReport(msgspec.Struct, frozen=True):
+    """Why replicas run where they run, and what is missing."""
+
+    service: str
+    master: str
+    term: int
+    wanted: int
+    running: int
+    lines: tuple[WhyLineReport, ...]
+    history: tuple[str, ...]
+
+
+class DeployRequest(msgspec.Struct, frozen=True):
+    """Create a service, or modify the one of this name that the member owns, then activate it (unless told)."""
+
+    name: str
+    object: str
+    object_bytes: int
+    environment: str
+    replicas: int = 3
+    activate: bool = True
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    uses: tuple[str, ...] = ()
+    public: bool = False
+    domains: tuple[str, ...] = ()
+    health_path: str = ""
+    start_period_s: float = 10.0
+    stop_grace_s: float = 5.0
+    cpus: float = 0.1
+    memory_bytes: int = 128 * 1024 * 1024
+    processes: int = 64
+    labels: dict[str, str] = {}
+
+
+class WrittenAnswer(msgspec.Struct, frozen=True):
+    """The change is durable on `copies` nodes."""
+
+    service: str
+    name: str
+    copies: int
+    created: bool = False
+
+
+class ScaleRequest(msgspec.Struct, frozen=True):
+    """Ask for another number of replicas."""
+
+    replicas: int
+
+
+class ForwardRequest(msgspec.Struct, frozen=True):
+    """Open a local TCP port that leads to live replicas of the service. Port 0 lets the system choose."""
+
+    service: str
+    port: int = 0
+
+
+class ForwardAnswer(msgspec.Struct, frozen=True):
+    """The local port; it stays open until it is closed or the node stops."""
+
+    service: str
+    port: int

@@ -1,0 +1,15 @@
+"""All routes of the local API, area by area."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from colla.node.api import computer, group, objects, services
+from colla.node.api.routes import Route
+
+ROUTES: Final[tuple[Route[Any, Any], ...]] = (
+    *computer.ROUTES,
+    *group.ROUTES,
+    *services.ROUTES,
+    *objects.ROUTES,
+)
