@@ -7,6 +7,7 @@ depends on the hashes or addresses of Python's objects. The same seed gives the 
 
 from __future__ import annotations
 
+import gc
 import heapq
 import struct
 from collections.abc import Callable
@@ -15,8 +16,12 @@ from typing import Any
 
 from blake3 import blake3
 
+from colla.model.keys import remember_proofs
+
 LOOK_EVERY_S = 0.02
 """How often `run_until` looks at its condition, in virtual seconds."""
+GC_THRESHOLDS = (50_000, 20, 50)
+"""A world consists of long-lived small objects: looking for garbage among them at every 700 new ones costs a sixth."""
 
 _MARK = struct.Struct("!d")
 
@@ -43,6 +48,8 @@ class World:
     """The clockwork of one simulation. `now_s` is the true time, which no computer knows exactly."""
 
     def __init__(self, seed: int) -> None:
+        remember_proofs()
+        gc.set_threshold(*GC_THRESHOLDS)
         self.seed = seed
         self.now_s = 0.0
         self.trace = Trace()
