@@ -83,6 +83,23 @@ async def test_a_ticket_admits_one_person_only(tmp_path: Path, founder: Computer
         third.unplug()
 
 
+async def test_killed_again_and_again_while_joining(tmp_path: Path, founder: Computer) -> None:
+    """Wherever the power fails, the ticket still works for this computer, and it joins once."""
+    ticket = (await founder.ask(lambda client: client.invite(types.InviteRequest()))).ticket
+    second = Computer(tmp_path, "laptop")
+    second.prepare(ticket, everything(), member="ben")
+    try:
+        for after_s in (0.5, 0.7, 0.9, 1.1):
+            second.start()
+            await asyncio.sleep(after_s)  # No wait for a condition: the moment of the power failure.
+            second.unplug()
+        assert (await second.up()).joined
+        entries = await founder.ask(lambda client: client.computers())
+        assert sorted(entry.name for entry in entries) == ["attic", "laptop"]
+    finally:
+        second.unplug()
+
+
 async def test_a_strangers_node_is_refused(tmp_path: Path, founder: Computer) -> None:
     """Somebody who knows the group's id and a member's address, but has no ticket."""
     report = await founder.ask(lambda client: client.node())

@@ -239,7 +239,7 @@ def _group_exists(folder: Path) -> CollaError:
     return CollaError(
         "group_exists",
         f"This computer has a group called {folder.name!r} already, in {folder}.",
-        "Choose another name, or another folder with --home.",
+        "`colla up` starts its node. For another group, choose another name, or another folder with --home.",
     )
 
 
