@@ -197,11 +197,12 @@ class SimGroup:
         contribution: Contribution | None = None,
         line: Line | None = None,
         person: Person | None = None,
+        name: str = "",
     ) -> Computer:
         """A computer of a new member (or of `person`) with a ticket in its settings; joins when it is started."""
         text = read_ticket(ticket)
         number = len(self.computers)
-        name = f"n{number}"
+        name = name or f"n{number}"
         if person is None:
             person = self._person(f"m{number}")
         identity = Identity(text.group, self._key(f"node/{name}"))
