@@ -8,12 +8,13 @@ recipient. A segment's nonce is its place and whether it is the last one (the ST
 interrupted goes on under the same key: the same bytes give the same segments, and a file that changed in between
 betrays no more than that.
 
-HPKE draws its randomness from the system: `wrap` is for shells and faces, never for what the simulator runs.
+HPKE draws its randomness from the system: `wrap` is for shells and faces; what the simulator runs uses `hpke.seal`.
 """
 
 from __future__ import annotations
 
-from blake3 import blake3
+import hashlib
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -29,7 +30,6 @@ TAG_BYTES = 16
 SEGMENTS_MAX = 2**32
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
-_DERIVATION = "colla 2026 encryption key of an identity"
 
 
 class UnsealError(ValueError):
@@ -58,8 +58,12 @@ class DecryptionKey:
 
 
 def derive_decryption_key(seed: bytes) -> DecryptionKey:
-    """The decryption key of who signs with the Ed25519 key of this 32-byte seed: nothing more has to be kept."""
-    return DecryptionKey(blake3(seed, derive_key_context=_DERIVATION).digest())
+    """The decryption key of who signs with the Ed25519 key of this 32-byte seed: nothing more has to be kept.
+
+    Its public key is `hpke.encryption_key_of` the public key that everybody knows: nothing has to be published either.
+    """
+    # The secret scalar of RFC 8032, section 5.1.5; X25519 clears and sets the same bits.
+    return DecryptionKey(hashlib.sha512(seed).digest()[:PUBLIC_BYTES])
 
 
 def wrap(public: bytes, secret: bytes, info: bytes) -> bytes:

@@ -59,4 +59,4 @@ def test_sealing_again_gives_the_same_so_that_an_interrupted_put_goes_on() -> No
     assert cipher.seal(3, False, b"data") == ContentCipher(bytes(CONTENT_KEY_BYTES)).seal(3, False, b"data")
 
 
-KNOWN_PUBLIC = "a2ad0148ef3bf982"
+KNOWN_PUBLIC = "4701d08488451f54"
