@@ -37,7 +37,6 @@ from colla.kernel.effects import (
     SurveyReplicas,
 )
 from colla.kernel.events import (
-    AddressesChanged,
     ContributionChanged,
     DialFailed,
     Dialled,
@@ -59,10 +58,12 @@ from colla.protocol.views import Identity
 from colla.sim.clock import Clock
 from colla.sim.disk import Disk, Outcome
 from colla.sim.environment import Environment
+from colla.sim.homes import Home
 from colla.sim.links import SimLinks
 from colla.sim.network import HOME, Line, Network
 from colla.sim.objects import Objects
 from colla.sim.process import Process
+from colla.sim.whereabouts import Whereabouts
 from colla.sim.world import World
 
 PRODUCT = Config()
@@ -125,7 +126,7 @@ class Computer:
         self.address = address
         self.settings = settings
         self.config = config
-        self.line = line
+        self._line = line
         self.clock = clock if clock is not None else Clock(world)
         self.powered = True
         self.asleep = False
@@ -137,6 +138,7 @@ class Computer:
         self.disk = Disk(world, world.random(f"disk/{name}"))
         self.environment = Environment(world, world.random(f"environment/{name}"), self._hear)
         self.objects = Objects(world, network, self.disk, self, find, self.post)
+        self.whereabouts = Whereabouts(self)
         self._observers = observers
         self._asked: dict[int, Asked] = {}
         self._requests = 0
@@ -147,6 +149,16 @@ class Computer:
     @property
     def node(self) -> NodeId:
         return self.settings.identity.node
+
+    @property
+    def line(self) -> Line:
+        """Its line to the others; that of its home counts while it is in one."""
+        return self._line
+
+    @line.setter
+    def line(self, line: Line) -> None:
+        self._line = line
+        self.network.changed()
 
     @property
     def awake(self) -> bool:
@@ -185,6 +197,7 @@ class Computer:
             self.clock.reboot()
         self.starts += 1
         self.links = SimLinks(self.world, self.network, self.node, self, self)
+        self.links.seen_at = self.whereabouts.seen_at
         rng = self.world.random(f"process/{self.name}/{self.starts}")
         process = self.process = Process(self.world, self.clock, rng, self)
         self.network.changed()
@@ -195,7 +208,7 @@ class Computer:
         """What the app tells the agents when they begin."""
         for node, addresses in self.settings.peers:
             process.post(PeerFound(node, addresses))
-        process.post(AddressesChanged((self.address,), reachable=True))
+        self.whereabouts.began(process)
         self.world.after(ENVIRONMENTS_ATTACH_S, process.post, EnvironmentsChanged(self._kinds()))
         if self.settings.join is not None:
             self.ask(self.settings.join)
@@ -209,6 +222,7 @@ class Computer:
         self.disk.crash()
         self.objects.crash()
         self.process = self.links = None
+        self.whereabouts.ended()
         for asked in list(self._asked.values()):
             asked.answered, asked.result = True, Refusal("killed", "The node died.")
         self._asked.clear()
@@ -271,12 +285,16 @@ class Computer:
         for object_id, size_bytes in objects.items():
             self.objects.put(object_id, size_bytes)
 
+    def live_in(self, home: Home) -> None:
+        """The computer is in that home from now on, behind its router. Links stand: QUIC moves with it."""
+        self.whereabouts.live_in(home)
+
     def move(self, address: str) -> None:
-        """The computer is at another address from now on."""
+        """The computer is at another address from now on, in no home."""
         self.network.unplug(self.address)
         self.address = address
         self.network.plug_in(address, self)
-        self.post(AddressesChanged((address,), reachable=True))
+        self.post(self.whereabouts.event())
 
     # -- what the owner and programs do ---------------------------------------------------------------------
 
@@ -294,6 +312,7 @@ class Computer:
     def contribute(self, contribution: Contribution) -> Asked:
         """The owner decides anew: settings, agents and environments."""
         self.settings.contribution = contribution
+        self.whereabouts.contributes()
         asked = self.ask(Contribute(contribution))
         self.world.after(ENVIRONMENTS_ATTACH_S, self._hear, EnvironmentsChanged(self._kinds()))
         return asked
@@ -301,6 +320,7 @@ class Computer:
     def edit_contribution(self, contribution: Contribution) -> None:
         """As `contribute`, but by editing the settings file: the agents are told by an event."""
         self.settings.contribution = contribution
+        self.whereabouts.contributes()
         self.post(ContributionChanged(contribution))
 
     def put_object(self, object_id: ObjectId, size_bytes: int) -> None:
@@ -356,7 +376,7 @@ class Computer:
         self._asked.clear()
         if self.links is not None:
             self.links.close_all("the node starts again")
-        self.post(AddressesChanged((self.address,), reachable=True))
+        self.post(self.whereabouts.event())
         self.post(EnvironmentsChanged(self._kinds()))
 
     def perform(self, effect: Effect) -> None:
@@ -431,6 +451,9 @@ class Computer:
 
     def dial_slow(self, peer: NodeId) -> None:
         self.post(DialSlow(peer))
+
+    def peer_found(self, peer: NodeId, address: str) -> None:
+        self.post(PeerFound(peer, (address,)))
 
     def frame_received(self, peer: NodeId, frame: bytes) -> None:
         # All nodes here run one version: a frame that cannot be read is a bug, and the simulation shall end with it.

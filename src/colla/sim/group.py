@@ -42,6 +42,7 @@ from colla.protocol.membership.tickets import read_ticket
 from colla.protocol.views import Election, Identity
 from colla.sim.clock import Clock
 from colla.sim.computer import PRODUCT, Asked, Computer, Observer, Settings
+from colla.sim.homes import Home
 from colla.sim.network import HOME, Line, Network, OneWay, Partition, Rule
 from colla.sim.world import World
 
@@ -170,10 +171,13 @@ class SimGroup:
         inviter: Computer | None = None,
         line: Line | None = None,
         within_s: float = 30.0,
+        home: Home | None = None,
     ) -> Computer:
-        """Invite a new member and let one computer join; waits until it belongs."""
+        """Invite a new member and let one computer join (from that home); waits until it belongs."""
         ticket = self.invite(inviter)
         computer = self.prepare_join(ticket, contribution, line)
+        if home is not None:
+            computer.live_in(home)
         computer.start()
         self.until(lambda: self.joined(computer), within_s, what=f"{computer.name} joined")
         return computer

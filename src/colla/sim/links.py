@@ -16,7 +16,7 @@ from typing import Protocol
 
 from colla.kernel.messages import Message
 from colla.model.ids import NodeId
-from colla.sim.network import Network, Parcel, Station
+from colla.sim.network import PASS, QUEUE_S_MAX, Network, Parcel, Relay, Station, Verdict
 from colla.sim.world import World
 
 IDLE_TIMEOUT_S = 30.0
@@ -33,6 +33,10 @@ STRANGER_S = 10.0
 FRAMES_WAITING_MAX = 4096
 DATAGRAMS_WAITING_MAX = 16
 ADDRESSES_MAX = 16
+RELAY_PREFIX = "relay:"
+"""Marks an address that is the URL of a relay, as in the node's links."""
+GO_DIRECT_AFTER_S = 0.3
+"""A relayed link of two computers that can meet becomes direct so soon."""
 REPLACED = "a newer link took its place"
 
 
@@ -43,6 +47,7 @@ class LinkListener(Protocol):
     def link_closed(self, peer: NodeId, reason: str) -> None: ...
     def frame_received(self, peer: NodeId, frame: bytes) -> None: ...
     def dial_slow(self, peer: NodeId) -> None: ...
+    def peer_found(self, peer: NodeId, address: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -62,9 +67,12 @@ class End:
 
 
 class Link:
-    """One link between two processes. `pending`: the dialler has not got the answer yet."""
+    """One link between two processes. `pending`: the dialler has not got the answer yet; `via`: over that relay."""
 
-    def __init__(self, network: Network, dialler: SimLinks, answerer: SimLinks) -> None:
+    def __init__(
+        self, network: Network, dialler: SimLinks, answerer: SimLinks, via: Relay | None = None
+    ) -> None:
+        self.via = via
         self._network = network
         self._world = network.world
         self.pending = True
@@ -89,27 +97,32 @@ class Link:
         one, other = source.links.station, target.links.station
         source.used_s = self._world.now_s
         network.count(len(frame), datagram)
-        copies, extra_s = 1, 0.0
+        verdict = PASS
         if network.judges:
             verdict = network.judge(Parcel(one.name, other.name, message, len(frame), datagram))
-            copies, extra_s = verdict.copies, verdict.delay_s
-        for _ in range(copies):
+        for _ in range(verdict.copies):
             if datagram:
-                if network.is_open(one, other) and not network.is_lost(one, other):
-                    delay_s = network.delay_s(one, other) + extra_s
+                left_s = network.upload_s(one, other, len(frame), self.via)
+                if left_s > QUEUE_S_MAX:
+                    continue
+                if network.is_open(one, other, self.via) and not network.is_lost(one, other, self.via):
+                    delay_s = left_s + network.delay_s(one, other, self.via) + verdict.delay_s
                     self._world.after(delay_s, self._arrive, target, frame, -1)
                 continue
             target.numbered += 1
-            if target.held or not network.is_open(one, other):
+            if target.held or not network.is_open(one, other, self.via):
                 self._hold(target, frame, target.numbered)
             else:
-                self._deliver(target, frame, target.numbered, extra_s)
+                self._deliver(target, frame, target.numbered, verdict)
 
-    def _deliver(self, target: End, frame: bytes, number: int, extra_s: float) -> None:
-        source = self.other(target).links.station
-        delay_s = self._network.reliable_delay_s(source, target.links.station) + extra_s
-        target.coming_s = max(target.coming_s, self._world.now_s + delay_s)
-        self._world.at(target.coming_s, self._arrive, target, frame, number)
+    def _deliver(self, target: End, frame: bytes, number: int, verdict: Verdict = PASS) -> None:
+        source, station = self.other(target).links.station, target.links.station
+        left_s = self._network.upload_s(source, station, len(frame), self.via)
+        delay_s = left_s + self._network.reliable_delay_s(source, station, self.via) + verdict.delay_s
+        arrives_s = self._world.now_s + delay_s
+        if verdict.in_order:
+            arrives_s = target.coming_s = max(target.coming_s, arrives_s)
+        self._world.at(arrives_s, self._arrive, target, frame, number)
 
     def _hold(self, target: End, frame: bytes, number: int) -> None:
         if not target.held:
@@ -132,8 +145,8 @@ class Link:
         source.up = False
         target = self.other(source)
         one, other = source.links.station, target.links.station
-        if target.up and self._network.is_open(one, other):
-            delay_s = self._network.reliable_delay_s(one, other)
+        if target.up and self._network.is_open(one, other, self.via):
+            delay_s = self._network.reliable_delay_s(one, other, self.via)
             target.coming_s = max(target.coming_s, self._world.now_s + delay_s)
             self._world.at(target.coming_s, self._end, target, reason)
         else:
@@ -150,7 +163,20 @@ class Link:
         """Whether anything that the other end says can arrive at this end now."""
         source = self.other(end)
         speaks = (source.up or self.pending) and source.links.alive
-        return speaks and self._network.is_open(source.links.station, end.links.station)
+        return speaks and self._network.is_open(source.links.station, end.links.station, self.via)
+
+    def go_direct(self) -> None:
+        """The two ends found a way without the relay, if there is one; from now on they use it."""
+        one, other = (end.links.station for end in self.ends)
+        if not self.over and self._network.meets(one, other) and self._network.connected(one, other):
+            self.via = None
+            self.review()
+
+    def seen_at(self, by: SimLinks) -> str:
+        """The address of the other end, as this one sees it."""
+        if self.via is not None:
+            return RELAY_PREFIX + self.via.url
+        return self._network.seen_at(self.other(self.end_of(by)).links.station, by.station)
 
     def review(self) -> None:
         """The wires or an end changed: begin or end the count of silence, send what was held."""
@@ -172,7 +198,7 @@ class Link:
         if end.up and end.held and self.hears(end):
             held, end.held = sorted(end.held), []
             for number, frame in held:
-                self._deliver(end, frame, number, 0.0)
+                self._deliver(end, frame, number)
 
     def _time_out(self, end: End, silent: int) -> None:
         if not end.up or end.silent != silent or not end.links.alive:
@@ -218,6 +244,8 @@ class SimLinks:
         self.node = node
         self.station = station
         self.dropped = 0
+        self.seen_at: Callable[[str], None] | None = None
+        """Told the addresses at which accepted peers see this computer."""
         self._world = world
         self._network = network
         self._listener = listener
@@ -258,9 +286,22 @@ class SimLinks:
         else:
             self._start_dial(peer, known).waiters.append(done)
 
+    def tell_found(self, peer: NodeId, address: str) -> None:
+        """A peer was found on the same LAN."""
+        self._listener.peer_found(peer, address)
+
     def accept(self, peer: NodeId) -> None:
         """The peer is no stranger."""
-        self._peers.setdefault(peer, Peer()).accepted = True
+        known = self._peers.setdefault(peer, Peer())
+        known.accepted = True
+        if known.link is not None:
+            self._hear_own_address(known.link)
+
+    def _hear_own_address(self, link: Link) -> None:
+        """An accepted peer tells at which address it sees this node."""
+        other = link.other(link.end_of(self)).links.station
+        if self.seen_at is not None and link.via is None:
+            self.seen_at(self._network.seen_at(self.station, other))
 
     def close_link(self, peer: NodeId, reason: str) -> None:
         """End the link, or the dial under way."""
@@ -295,6 +336,11 @@ class SimLinks:
     def die(self) -> None:
         """The process is gone, without a word to anybody."""
         self.alive = False
+
+    def link_to(self, peer: NodeId) -> Link | None:
+        """The link to that peer, if one is up."""
+        known = self._peers.get(peer)
+        return None if known is None else known.link
 
     def peers(self) -> tuple[NodeId, ...]:
         """To whom a link is up."""
@@ -332,20 +378,40 @@ class SimLinks:
         if dialling.over or not self.alive:
             return
         for address in known.addresses:
+            if address.startswith(RELAY_PREFIX):
+                if self._knock_at_relay(peer, address.removeprefix(RELAY_PREFIX), dialling):
+                    return
+                continue
             station = self._network.at(address)
             if station is None or station.links is None or station.links.node != peer:
                 continue
-            lost = self._network.is_lost(self.station, station) or self._network.is_lost(
-                station, self.station
-            )
-            if self._network.connected(self.station, station) and not lost:
-                delay_s = sum(self._network.delay_s(self.station, station) for _ in range(3))
-                self._world.after(delay_s, station.links.answer, self, dialling)
+            gets_in = self._network.knocks_in(self.station, station, address)
+            if gets_in and self._say_hello(station, dialling, None):
                 return
 
-    def answer(self, dialler: SimLinks, dialling: Dialling) -> None:
+    def _knock_at_relay(self, peer: NodeId, url: str, dialling: Dialling) -> bool:
+        relay = self._network.relays.get(url)
+        guest = None if relay is None else relay.guests.get(peer)
+        if relay is None or guest is None or not relay.admits(self.node):
+            return False
+        return (
+            guest.links is not None and guest.links.node == peer and self._say_hello(guest, dialling, relay)
+        )
+
+    def _say_hello(self, station: Station, dialling: Dialling, via: Relay | None) -> bool:
+        network, here, links = self._network, self.station, station.links
+        lost = network.is_lost(here, station, via) or network.is_lost(station, here, via)
+        if links is None or lost:
+            return False
+        if not (network.is_open(here, station, via) and network.is_open(station, here, via)):
+            return False
+        delay_s = sum(network.delay_s(here, station, via) for _ in range(3))
+        self._world.after(delay_s, links.answer, self, dialling, via)
+        return True
+
+    def answer(self, dialler: SimLinks, dialling: Dialling, via: Relay | None) -> None:
         """Another process says hello: agree on a link, unless there is one that it knows or is about to know."""
-        if not self.alive or dialling.over or not self._network.is_open(dialler.station, self.station):
+        if not self.alive or dialling.over or not self._network.is_open(dialler.station, self.station, via):
             return
         known = self._peers.setdefault(dialler.node, Peer())
         old = known.link
@@ -353,8 +419,8 @@ class SimLinks:
             theirs = old.other(old.end_of(self))
             if theirs.up or old.pending:
                 return
-        link = Link(self._network, dialler, self)
-        delay_s = self._network.reliable_delay_s(self.station, dialler.station)
+        link = Link(self._network, dialler, self, via)
+        delay_s = self._network.reliable_delay_s(self.station, dialler.station, via)
         self._world.after(delay_s, dialler._granted, self.node, dialling, link)
         self._adopt(dialler.node, known, link)
 
@@ -362,11 +428,13 @@ class SimLinks:
         link.pending = False
         known = self._peers.get(peer)
         theirs = link.other(link.ends[0])
-        arrives = self._network.is_open(theirs.links.station, self.station)
+        arrives = self._network.is_open(theirs.links.station, self.station, link.via)
         if known is None or not self.alive or dialling.over or not arrives or not theirs.up:
             link.review()
         else:
             self._adopt(peer, known, link)
+            if link.via is not None:
+                self._world.after(GO_DIRECT_AFTER_S, link.go_direct)
 
     def _adopt(self, peer: NodeId, known: Peer, link: Link) -> None:
         old, known.link = known.link, link
@@ -375,7 +443,7 @@ class SimLinks:
         if old is not None:
             old.end_of(self).up = False
             self._listener.link_closed(peer, REPLACED)
-        address = link.other(end).links.station.address
+        address = link.seen_at(self)
         self.note_addresses(peer, (address,))
         self._listener.link_opened(peer, (address,))
         if known.dialling is not None:
@@ -384,7 +452,9 @@ class SimLinks:
             datagram = not known.frames
             frame, message = (known.datagrams if datagram else known.frames).popleft()
             link.send(end, frame, message, datagram=datagram)
-        if not known.accepted:
+        if known.accepted:
+            self._hear_own_address(link)
+        else:
             self._world.after(STRANGER_S, self._send_away, peer, known, link)
         link.review()
 

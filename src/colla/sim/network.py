@@ -1,18 +1,26 @@
 """The wires between computers: how long packets take, which get lost, who is cut off from whom.
 
 A `Rule` is a fault: it may cut a direction between two computers, and it may pass its verdict on each parcel. Rules
-compose: a parcel gets through when all rules let it. Lines have a delay each way, jitter, random loss and an upload
-rate. What is built on the wires (links that retransmit and time out) is in `links`.
+compose: a parcel gets through when all rules let it. Lines have a delay each way, jitter, random loss and rates, and
+`distances` may lie between them. All that leaves a line waits for what left before it: messages and objects alike.
+Computers may live in homes, behind routers. What is built on the wires (links that retransmit and time out) is in `links`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from colla.kernel.messages import Message
+from colla.model.ids import NodeId
+from colla.sim.homes import Home, Nat
+from colla.sim.lines import HOME as HOME
+from colla.sim.lines import LAN as LAN
+from colla.sim.lines import Distances
+from colla.sim.lines import Line as Line
 from colla.sim.world import World
 
 if TYPE_CHECKING:
@@ -23,24 +31,21 @@ RETRANSMIT_MAX_S = 2.0
 """A lost frame is sent again after so long, doubled each time (QUIC's probe timeout on a short path)."""
 
 
-class Line(msgspec.Struct, frozen=True):
-    """A computer's way to the others: one-way delay of its own part, mean of the jitter, loss, upload rate."""
-
-    delay_s: float = 0.008
-    jitter_s: float = 0.002
-    loss: float = 0.0
-    upload_bytes_s: float = 2_500_000.0
-
-
-LAN = Line(delay_s=0.0002, jitter_s=0.0001, upload_bytes_s=100_000_000.0)
-HOME = Line()
+QUEUE_S_MAX = 1.0
+"""A datagram that would wait longer than this for its turn on a line is dropped, as routers drop."""
+PACKET_BYTES = 50
+"""What IP, UDP and QUIC add to what is sent."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a rule does with a parcel: `copies` of it arrive (0: it is dropped), each so much later."""
+    """What a rule does with a parcel: `copies` of it arrive (0: it is dropped), each so much later.
+
+    Unless `in_order`, it may be overtaken by those behind it, even on one link.
+    """
 
     copies: int = 1
     delay_s: float = 0.0
+    in_order: bool = True
 
 
 PASS = Verdict()
@@ -135,6 +140,40 @@ class Station(Protocol):
         ...
 
 
+class Uplink:
+    """The way out of one line: `free_s` is when all that was sent so far has left."""
+
+    __slots__ = ("free_s",)
+
+    def __init__(self) -> None:
+        self.free_s = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Relay:
+    """A relay of a member. `guests`: who can be reached over it."""
+
+    url: str
+    station: Station
+    admits: Callable[[NodeId], bool]
+    guests: dict[NodeId, Station] = field(default_factory=dict)
+    runs: bool = True
+
+
+class Path(msgspec.Struct):
+    """What is true of packets from one computer to another until something changes. `jitter_s` is a mean."""
+
+    cut: bool
+    delay_s: float
+    jitter_s: float
+    loss: float
+    uplink: Uplink | None
+    """None on a LAN, where a switch leads from each to each."""
+    upload_bytes_s: float
+    bytes_s: float
+    """The narrower of the two lines."""
+
+
 class Network:
     """All wires, and the register of who listens where."""
 
@@ -148,7 +187,15 @@ class Network:
         self._at: dict[str, Station] = {}
         self._rules: list[Rule] = []
         self._judges: list[Rule] = []
-        self._cut: dict[tuple[str, str], bool] = {}
+        self.distances: Distances | None = None
+        """How far apart lines with regions are; set before anybody is plugged in, or call `changed`."""
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._uplinks: dict[str, Uplink] = {}
+        self._homes: dict[str, Home] = {}
+        self._inside: dict[str, Home] = {}
+        self._homes_built = 0
+        self.relays: dict[str, Relay] = {}
+        """The relays that run, by URL."""
         self._links: dict[int, Link] = {}
         self._serial = 0
 
@@ -185,7 +232,7 @@ class Network:
 
     def changed(self) -> None:
         """Rules changed, or a computer went to sleep, woke up or died: links look whether they still hear."""
-        self._cut.clear()
+        self._paths.clear()
         self._judges = [rule for rule in self._rules if type(rule).judge is not Rule.judge]
         for serial, link in list(self._links.items()):
             if link.over:
@@ -195,15 +242,44 @@ class Network:
 
     # -- packets --------------------------------------------------------------------------------------------
 
-    def is_open(self, source: Station, target: Station) -> bool:
-        """Whether packets get from one computer to the other now, but for random loss."""
-        if not (source.awake and target.awake):
-            return False
+    def path(self, source: Station, target: Station) -> Path:
+        """What packets from one computer to another meet."""
         pair = (source.name, target.name)
-        cut = self._cut.get(pair)
-        if cut is None:
-            cut = self._cut[pair] = any(rule.cuts(*pair) for rule in self._rules)
-        return not cut
+        path = self._paths.get(pair)
+        if path is None:
+            path = self._paths[pair] = self._survey(source, target)
+        return path
+
+    def _survey(self, source: Station, target: Station) -> Path:
+        cut = any(rule.cuts(source.name, target.name) for rule in self._rules)
+        here, there = self._homes.get(source.name), self._homes.get(target.name)
+        if here is not None and here is there:
+            return Path(
+                cut, 2 * LAN.delay_s, 2 * LAN.jitter_s, 0.0, None, LAN.upload_bytes_s, LAN.upload_bytes_s
+            )
+        one = source.line if here is None else here.line
+        other = target.line if there is None else there.line
+        delay_s = one.delay_s + other.delay_s
+        if self.distances is not None:
+            delay_s += self.distances.delay_s(one, other)
+        name = source.name if here is None else f"home {here.number}"
+        return Path(
+            cut,
+            delay_s,
+            one.jitter_s + other.jitter_s,
+            one.loss + other.loss,
+            self._uplinks.setdefault(name, Uplink()),
+            one.upload_bytes_s,
+            min(one.upload_bytes_s, other.download_bytes_s),
+        )
+
+    def is_open(self, source: Station, target: Station, via: Relay | None = None) -> bool:
+        """Whether packets get from one computer to the other now (over the relay `via`), but for random loss."""
+        if via is not None:
+            relay = via.station
+            works = via.runs and relay.links is not None
+            return works and self.is_open(source, relay) and self.is_open(relay, target)
+        return source.awake and target.awake and not self.path(source, target).cut
 
     def connected(self, one: Station, other: Station) -> bool:
         """Whether packets get through both ways."""
@@ -211,42 +287,123 @@ class Network:
 
     def judge(self, parcel: Parcel) -> Verdict:
         """What the rules do with a parcel; delays add up, the fewest copies count unless some are added."""
-        copies, delay_s = 1, 0.0
+        copies, delay_s, in_order = 1, 0.0, True
         for rule in self._judges:
             verdict = rule.judge(parcel)
             if not verdict.copies:
                 return DROP
             copies = max(copies, verdict.copies)
             delay_s += verdict.delay_s
-        return Verdict(copies, delay_s)
+            in_order = in_order and verdict.in_order
+        return Verdict(copies, delay_s, in_order)
 
     @property
     def judges(self) -> bool:
         """Whether any rule looks at parcels."""
         return bool(self._judges)
 
-    def delay_s(self, source: Station, target: Station) -> float:
+    def delay_s(self, source: Station, target: Station, via: Relay | None = None) -> float:
         """How long one packet takes now."""
-        one, other = source.line, target.line
-        jitter_s = one.jitter_s + other.jitter_s
-        return one.delay_s + other.delay_s + (self._rng.expovariate(1 / jitter_s) if jitter_s else 0.0)
+        if via is not None:
+            return self.delay_s(source, via.station) + self.delay_s(via.station, target)
+        path = self.path(source, target)
+        return path.delay_s + (self._rng.expovariate(1 / path.jitter_s) if path.jitter_s else 0.0)
 
-    def is_lost(self, source: Station, target: Station) -> bool:
+    def is_lost(self, source: Station, target: Station, via: Relay | None = None) -> bool:
         """Whether this one packet falls victim to random loss."""
-        loss = source.line.loss + target.line.loss
+        if via is not None:
+            return self.is_lost(source, via.station) or self.is_lost(via.station, target)
+        loss = self.path(source, target).loss
         return loss > 0.0 and self._rng.random() < loss
 
-    def reliable_delay_s(self, source: Station, target: Station) -> float:
+    def reliable_delay_s(self, source: Station, target: Station, via: Relay | None = None) -> float:
         """How long a frame takes that is sent again until it arrives."""
-        total_s, again_s = self.delay_s(source, target), RETRANSMIT_FIRST_S
-        while self.is_lost(source, target):
-            total_s += again_s + self.delay_s(source, target)
+        total_s, again_s = self.delay_s(source, target, via), RETRANSMIT_FIRST_S
+        while self.is_lost(source, target, via):
+            total_s += again_s + self.delay_s(source, target, via)
             again_s = min(2 * again_s, RETRANSMIT_MAX_S)
         return total_s
+
+    def upload_s(self, source: Station, target: Station, size_bytes: int, via: Relay | None = None) -> float:
+        """Put so many bytes on the way: the seconds until all of them have left, after all that was sent before."""
+        if via is not None:
+            there_s = self.upload_s(source, via.station, size_bytes)
+            return there_s + self.upload_s(via.station, target, size_bytes)
+        path = self.path(source, target)
+        if path.uplink is None:
+            return size_bytes / path.upload_bytes_s
+        now_s, uplink = self.world.now_s, path.uplink
+        begin_s = uplink.free_s if uplink.free_s > now_s else now_s
+        uplink.free_s = begin_s + (size_bytes + PACKET_BYTES) / path.upload_bytes_s
+        return uplink.free_s - now_s
 
     def random_share(self) -> float:
         """A random number in [0, 1) of the network's own."""
         return self._rng.random()
+
+    # -- homes ----------------------------------------------------------------------------------------------
+
+    def build_home(self, nat: Nat, line: Line = HOME) -> Home:
+        """A home with a router of that kind, nobody in it yet."""
+        self._homes_built += 1
+        return Home(self._homes_built, nat, line)
+
+    def move_in(self, home: Home, station: Station) -> tuple[str, str]:
+        """The computer is behind this home's router from now on: its inner and outer address (see `Home.move_in`)."""
+        inner, outer = home.move_in(station.name)
+        self._homes[station.name] = home
+        self._inside[inner] = home
+        for address in filter(None, (inner, outer)):
+            self.plug_in(address, station)
+        self.changed()
+        return inner, outer
+
+    def home_of(self, station: Station) -> Home | None:
+        """The home in which a computer is, if it is behind a router."""
+        return self._homes.get(station.name)
+
+    def knocks_in(self, source: Station, target: Station, address: str) -> bool:
+        """`source` sends a packet to `target` at this address, unasked: whether routers let it get there.
+
+        Open wires are another question. Whatever comes of it, the packet opens the router of `source` for an answer.
+        """
+        here, there, inside = self.home_of(source), self.home_of(target), self._inside.get(address)
+        if inside is not None:
+            return here is inside
+        if here is not None:
+            here.sent(source.name, target.name, self.world.now_s)
+        if there is None:
+            return True
+        known = here is None or here.nat is not Nat.SYMMETRIC
+        return here is not there and there.lets_in(target.name, source.name, known, self.world.now_s)
+
+    def meets(self, one: Station, other: Station) -> bool:
+        """Whether two computers that dial each other at the same time meet, whatever the wires are."""
+        homes = [home for station in (one, other) if (home := self.home_of(station)) is not None]
+        if len(homes) < 2 or homes[0] is homes[1] or any(home.nat is Nat.FORWARDING for home in homes):
+            return True
+        return all(home.nat is Nat.KEEPING for home in homes)
+
+    def seen_at(self, source: Station, by: Station) -> str:
+        """The address from which the packets of `source` come, as `by` sees it."""
+        home = self.home_of(source)
+        if home is None:
+            return source.address
+        if self.home_of(by) is home:
+            return home.inner[source.name]
+        return home.outer.get(source.name) or home.draw_address()
+
+    def open_relay(self, url: str, station: Station, admits: Callable[[NodeId], bool]) -> Relay:
+        """A relay runs there now, for the nodes that it admits."""
+        self.relays[url] = relay = Relay(url, station, admits)
+        return relay
+
+    def close_relay(self, relay: Relay) -> None:
+        """It runs no more; links over it hear nothing from now on."""
+        if self.relays.get(relay.url) is relay:
+            del self.relays[relay.url]
+        relay.runs = False
+        self.changed()
 
     # -- links ----------------------------------------------------------------------------------------------
 
