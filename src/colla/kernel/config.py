@@ -179,6 +179,7 @@ class SupervisionConfig(msgspec.Struct, frozen=True):
     history_max: int = 20
     why_lines_max: int = 64
     detail_chars_max: int = 200
+    preseed_interval_s: float = 10.0
 
 
 class CopiesConfig(msgspec.Struct, frozen=True):

@@ -119,7 +119,7 @@ class Answering:
     def _lines(self, mastered: Mastered, now: Instant) -> list[WhyLine]:
         """One line per node: those that run a replica, those asked, then the others by placement's judgement."""
         lines: list[WhyLine] = []
-        verdicts: Sequence[Verdict] = self._supervisor.verdicts(mastered.service)
+        verdicts: Sequence[Verdict] = self._supervisor.verdicts(mastered.service, now)
         by_node = {verdict.node: verdict for verdict in verdicts}
         for node in sorted(mastered.replicas):
             lines.append(self._running_line(mastered, node, by_node.get(node), now))

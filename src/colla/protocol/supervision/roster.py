@@ -56,7 +56,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Mastered(msgspec.Struct):
-    """One service that this node masters. `acting` once its inventory is done."""
+    """One service that this node masters. `acting` once its inventory is done.
+
+    `preseed_s`: when (boot clock) to look again who should get the object ahead.
+    """
 
     service: ServiceId
     ballot: Ballot
@@ -71,6 +74,7 @@ class Mastered(msgspec.Struct):
     refusals: dict[NodeId, Refused] = {}
     holders: dict[NodeId, bool] = {}
     preseeded: dict[NodeId, int] = {}
+    preseed_s: float = -inf
     surplus_since_s: float | None = None
     short_since_s: float | None = None
     told_missing: int = 0
@@ -102,7 +106,6 @@ class Mastered(msgspec.Struct):
         *,
         doubtful: bool,
         leaving: bool,
-        rank: int,
     ) -> Judged:
         """The replica at `node`, as `decision` wants it."""
         watched = self.replicas[node]
@@ -118,7 +121,6 @@ class Mastered(msgspec.Struct):
             old=watched.replica.version != self.version,
             leaving=leaving or phase is ReplicaPhase.DRAINING,
             ill=age_s >= patience_s,
-            rank=rank,
         )
 
     def _patience(self, config: SupervisionConfig) -> dict[ReplicaPhase, float]:

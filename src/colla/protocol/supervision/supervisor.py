@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+import msgspec
+
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId, ServiceId
@@ -28,10 +30,10 @@ from colla.protocol.election.candidacy import Won
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.rule import VacancyKind
 from colla.protocol.election.setting import Setting
-from colla.protocol.placement.scoring import Candidate, Verdict, choose, judge
-from colla.protocol.rendezvous import nearest_spread
+from colla.protocol.placement.scoring import Verdict, choose
 from colla.protocol.supervision.decision import Decision, Judged, Situation, decide
 from colla.protocol.supervision.hearing import Hearing
+from colla.protocol.supervision.judging import Judging
 from colla.protocol.supervision.messages import (
     Capacity,
     CheckDue,
@@ -69,7 +71,7 @@ class Supervisor:
         self.ordering = Ordering(setting, echoes, self.mastered, self.hearing)
         self._alarm = Alarm(setting.outbox, CheckDue)
         self._asked_s: dict[NodeId, float] = {}
-        self._verdicts: dict[ServiceId, list[Verdict]] = {}
+        self._judging = Judging(setting, self.capacities)
 
     # -- masteries ---------------------------------------------------------------------------------------------
 
@@ -110,7 +112,6 @@ class Supervisor:
         """This node masters the service no more; what runs goes on."""
         if self.mastered.pop(service, None) is not None:
             self._surveys.end(service)
-            self._verdicts.pop(service, None)
 
     def clear(self) -> None:
         """All soft knowledge is stale."""
@@ -151,6 +152,8 @@ class Supervisor:
             self.capacities.pop(node, None)
             self.ordering.forget(node)
             self._surveys.gone(node)
+        for mastered in self.mastered.values():
+            mastered.preseed_s = now.boot_s
         for node in appeared:
             entry = self._setting.presence.entry(node)
             if entry is not None and entry.announcement.contribution.carries(AgentKind.EXECUTOR):
@@ -193,8 +196,7 @@ class Supervisor:
         if not mastered.acting and not self._inventory_done(mastered, now):
             return
         self.ordering.expire(mastered, now)
-        verdicts, decision = self._decide(mastered, service, now)
-        self._verdicts[mastered.service] = verdicts
+        decision = self._decide(mastered, service, now)
         self._stop(mastered, decision, now)
         spares = decision.spares if self._spares_left(now) > 0 else 0
         started = 0
@@ -206,17 +208,22 @@ class Supervisor:
         self._follow_number(mastered, decision, started, now)
         self._preseed(mastered, service, decision, now)
 
-    def _decide(self, mastered: Mastered, service: Service, now: Instant) -> tuple[list[Verdict], Decision]:
-        verdicts = self._judge(mastered, service, now)
-        ranks = {verdict.node: place for place, verdict in enumerate(verdicts)}
-        replicas = tuple(self._judged(mastered, node, ranks.get(node, 0), now) for node in mastered.replicas)
-        free = any(v.fit and not self._blocked(mastered, v.node, now) for v in verdicts)
+    def _decide(self, mastered: Mastered, service: Service, now: Instant) -> Decision:
+        replicas = tuple(self._judged(mastered, node, now) for node in mastered.replicas)
+        free = hopeful = True
+        if mastered.trim_now or any(item.outgoing for item in replicas):
+            # Only now it matters where placement would have them, and who else could take one.
+            verdicts = self._judging.verdicts(mastered, service, now)
+            ranks = {verdict.node: place for place, verdict in enumerate(verdicts)}
+            replicas = tuple(msgspec.structs.replace(item, rank=ranks.get(item.node, 0)) for item in replicas)
+            free = any(v.fit and not self._blocked(mastered, v.node, now) for v in verdicts)
+            hopeful = any(v.fit and self._is_hopeful(mastered, v.node, now) for v in verdicts)
         situation = Situation(
             wanted=mastered.wanted,
             replicas=replicas,
             offers=len(mastered.offers),
             free=free,
-            hopeful=any(v.fit and self._is_hopeful(mastered, v.node, now) for v in verdicts),
+            hopeful=hopeful,
             may_spare=self._may_spare(now),
             trim_now=mastered.trim_now,
         )
@@ -225,55 +232,20 @@ class Supervisor:
             mastered.surplus_since_s = None
             staying = sum(1 for watched in mastered.replicas.values() if watched.ordered_s is None)
             mastered.trim_now = mastered.trim_now and staying + len(mastered.offers) > mastered.wanted
-            return verdicts, decision
+            return decision
         if mastered.surplus_since_s is None:
             mastered.surplus_since_s = now.boot_s
         stable_s = now.boot_s - mastered.surplus_since_s
         if stable_s >= self._config.trim_after_s and not situation.trim_now:
             mastered.trim_now = True
             return self._decide(mastered, service, now)
-        return verdicts, decision
+        return decision
 
-    def _judged(self, mastered: Mastered, node: NodeId, rank: int, now: Instant) -> Judged:
+    def _judged(self, mastered: Mastered, node: NodeId, now: Instant) -> Judged:
         entry = self._setting.presence.entry(node)
         leaving = entry is not None and entry.announcement.contribution.draining
         doubtful = self.hearing.is_doubtful(node, now)
-        return mastered.judged(node, self._config, now, doubtful=doubtful, leaving=leaving, rank=rank)
-
-    def _judge(self, mastered: Mastered, service: Service, now: Instant) -> list[Verdict]:
-        keeping = [node for node in mastered.replicas if mastered.replicas[node].ordered_s is None]
-        placed = [self._candidate(mastered, node, service, now) for node in [*keeping, *mastered.offers]]
-        candidates = [self._candidate(mastered, node, service, now) for node in self._setting.executors()]
-        owner = self._setting.membership.member(service.owner)
-        return judge(
-            candidates,
-            service.specification,
-            owner.name if owner is not None else "",
-            [item for item in placed if item is not None],
-        )
-
-    def _candidate(self, mastered: Mastered, node: NodeId, service: Service, now: Instant) -> Candidate:
-        entry = self._setting.presence.entry(node)
-        if entry is None:
-            raise AssertionError(
-                "presence lists only nodes with an entry, and replicas of absent nodes are forgotten"
-            )
-        owner = self._setting.membership.owner_of(node)
-        return Candidate(
-            node=node,
-            member=owner if owner is not None else service.owner,
-            contribution=entry.announcement.contribution,
-            environments=entry.announcement.environments,
-            capacity=self.capacities.get(node),
-            holds=mastered.holders.get(node, False) or node in self._repositories(service),
-            present_s=now.boot_s - entry.since_s,
-        )
-
-    def _repositories(self, service: Service) -> list[NodeId]:
-        """The repository agents that should hold the service's object."""
-        present = self._setting.presence.carrying(AgentKind.REPOSITORY)
-        ranked = nearest_spread(service.specification.object, present, self._setting.membership.owner_of)
-        return ranked[: self._setting.config.copies.copies]
+        return mastered.judged(node, self._config, now, doubtful=doubtful, leaving=leaving)
 
     def _blocked(self, mastered: Mastered, node: NodeId, now: Instant) -> str:
         """Why this node gets no offer now although it is fit; empty when it may get one."""
@@ -343,7 +315,7 @@ class Supervisor:
             )
 
     def _start(self, mastered: Mastered, service: Service, spare: bool, now: Instant) -> bool:
-        verdicts = self._judge(mastered, service, now)
+        verdicts = self._judging.verdicts(mastered, service, now)
         available = [v for v in verdicts if v.fit and not self._blocked(mastered, v.node, now)]
         chosen = choose(available, self._setting.rng, self._config.best_choices)
         if chosen is None:
@@ -364,8 +336,12 @@ class Supervisor:
     def _preseed(self, mastered: Mastered, service: Service, decision: Decision, now: Instant) -> None:
         """When all is well, the likeliest next executor gets the object ahead."""
         if decision.missing or decision.starts or mastered.offers:
+            mastered.preseed_s = now.boot_s
             return
-        for verdict in self._verdicts[mastered.service]:
+        if now.boot_s < mastered.preseed_s:
+            return
+        mastered.preseed_s = now.boot_s + self._config.preseed_interval_s
+        for verdict in self._judging.verdicts(mastered, service, now):
             node = verdict.node
             if not verdict.fit or self._blocked(mastered, node, now):
                 continue
@@ -463,9 +439,12 @@ class Supervisor:
             ]
         return tuple(mastered.location(node) for node in living)
 
-    def verdicts(self, service: ServiceId) -> list[Verdict]:
-        """Placement's last judgement of every executor, the best first."""
-        return self._verdicts.get(service, [])
+    def verdicts(self, service: ServiceId, now: Instant) -> list[Verdict]:
+        """Placement's judgement of every executor now, the best first."""
+        mastered, existing = self.mastered.get(service), self._setting.catalogue.service(service)
+        if mastered is None or existing is None:
+            return []
+        return self._judging.verdicts(mastered, existing, now)
 
     def known_replicas(self, service: ServiceId) -> tuple[Replica, ...]:
         mastered = self.mastered.get(service)
