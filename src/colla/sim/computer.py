@@ -291,10 +291,7 @@ class Computer:
 
     def move(self, address: str) -> None:
         """The computer is at another address from now on, in no home."""
-        self.network.unplug(self.address)
-        self.address = address
-        self.network.plug_in(address, self)
-        self.post(self.whereabouts.event())
+        self.whereabouts.move(address)
 
     # -- what the owner and programs do ---------------------------------------------------------------------
 

@@ -43,13 +43,19 @@ class Home:
         """Where everybody outside sees them; empty behind a symmetric router."""
         self._sent_s: dict[tuple[str, str], float] = {}
         self._drawn = 0
+        self._moved_in = 0
 
     def move_in(self, name: str) -> tuple[str, str]:
         """A computer moves in; its inner address, and the one at which others see it (empty: each another one)."""
-        number = len(self.inner) + 1
+        self._moved_in += 1
+        number = self._moved_in
         self.outer[name] = "" if self.nat is Nat.SYMMETRIC else f"{self._public_ip()}:{PORT + number}"
         self.inner[name] = f"192.168.{self.number}.{number}:{PORT}"
         return self.inner[name], self.outer[name]
+
+    def move_out(self, name: str) -> tuple[str, str]:
+        """The computer moves out; the two addresses that it had."""
+        return self.inner.pop(name), self.outer.pop(name)
 
     def draw_address(self) -> str:
         """Where one more peer sees a computer of a symmetric router."""

@@ -350,6 +350,7 @@ class Network:
 
     def move_in(self, home: Home, station: Station) -> tuple[str, str]:
         """The computer is behind this home's router from now on: its inner and outer address (see `Home.move_in`)."""
+        self.move_out(station)
         inner, outer = home.move_in(station.name)
         self._homes[station.name] = home
         self._inside[inner] = home
@@ -357,6 +358,14 @@ class Network:
             self.plug_in(address, station)
         self.changed()
         return inner, outer
+
+    def move_out(self, station: Station) -> None:
+        """The computer is in no home any more."""
+        home = self._homes.pop(station.name, None)
+        if home is not None:
+            for address in filter(None, home.move_out(station.name)):
+                self.unplug(address)
+            self.changed()
 
     def home_of(self, station: Station) -> Home | None:
         """The home in which a computer is, if it is behind a router."""

@@ -1,7 +1,7 @@
 """Objects on disks, without their bytes: who has which, how long it takes to fetch one, what damage does.
 
 A fetch asks several holders at once, over the links' wires, as `node/objects/transfer.py` does: the first that answers
-gives; when nobody does, that costs a dial's time. If a holder breaks off, another goes on, and what came before is not
+gives, piece by piece, and what else leaves its line waits for a piece and not for all; when nobody does, that costs a dial's time. If a holder breaks off, another goes on, and what came before is not
 lost. An object that is damaged is noticed when it is read, reported to the agents of that node, and gone.
 """
 
@@ -16,7 +16,7 @@ from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
 from colla.model.ids import NodeId, ObjectId
 from colla.sim.disk import Disk
 from colla.sim.links import DIAL_TIMEOUT_S
-from colla.sim.network import Network, Station
+from colla.sim.network import Network, Relay, Station
 from colla.sim.world import World
 
 HOLDERS_AT_ONCE = 4
@@ -24,8 +24,8 @@ HEDGE_AFTER_S = 1.0
 """When another holder is asked for what one that broke off still owes."""
 STALL_TIMEOUT_S = 15.0
 """How long such a one is waited for when there is no other."""
-LOOK_S = 0.25
-"""A transfer looks so often whether both ends are still there."""
+PIECE_S = 0.05
+"""A transfer hands the line so much at a time, in seconds of its rate, and looks whether both ends are still there."""
 
 
 class Holder(Station, Protocol):
@@ -147,7 +147,26 @@ class Objects:
         holder = self._find(node)
         if holder is None or holder.links is None or holder.links.node != node:
             return None
-        return holder if self._network.connected(self._station, holder) else None
+        return holder if self._gets_through(holder) else None
+
+    def _gets_through(self, holder: Holder) -> bool:
+        """Whether packets pass both ways, over the link that there is, or one that can be made."""
+        own, there, network = self._station.links, holder.links, self._network
+        if own is None or there is None:
+            return False
+        via = self._via(holder)
+        if own.link_to(there.node) is None and (network.home_of(holder) or network.home_of(self._station)):
+            # Routers stand between: only a dial can tell, and the holder counts as away meanwhile.
+            own.dial(there.node, (), lambda up: None)
+            return False
+        here = self._station
+        return network.is_open(here, holder, via) and network.is_open(holder, here, via)
+
+    def _via(self, holder: Holder) -> Relay | None:
+        if self._station.links is None or holder.links is None:
+            return None
+        link = self._station.links.link_to(holder.links.node)
+        return None if link is None else link.via
 
     def _again(self, transfer: Transfer) -> None:
         if transfer.life == self._life:
@@ -171,7 +190,7 @@ class Objects:
         if transfer.life != self._life:
             return
         links = holder.links
-        if links is None or links.node != node or not self._network.connected(holder, self._station):
+        if links is None or links.node != node or not self._gets_through(holder):
             transfer.why = "a holder broke off"
             pause_s = HEDGE_AFTER_S if transfer.left else STALL_TIMEOUT_S
             self._world.after(pause_s, self._again, transfer)
@@ -179,11 +198,13 @@ class Objects:
         if transfer.bytes_left <= 0:
             self._arrived(transfer)
             return
-        rate = holder.line.upload_bytes_s
-        seconds = min(LOOK_S, transfer.bytes_left / rate)
-        transfer.bytes_left -= rate * seconds
+        rate = self._network.path(holder, self._station).bytes_s
+        piece = min(transfer.bytes_left, rate * PIECE_S)
+        left_s = self._network.upload_s(holder, self._station, int(piece), self._via(holder))
+        transfer.bytes_left -= piece
         if transfer.bytes_left < 1:
             transfer.bytes_left = 0.0
+        seconds = max(left_s, piece / rate)
         self._world.after(seconds, self._transfer, transfer, holder, node)
 
     def _arrived(self, transfer: Transfer) -> None:

@@ -47,6 +47,17 @@ class Whereabouts:
         self._external.clear()
         self._tell()
 
+    def move(self, address: str) -> None:
+        """The computer is in no home from now on, at this address."""
+        computer, network = self._computer, self._network
+        network.unplug(computer.address)
+        network.move_out(computer)
+        self.home = None
+        self._external.clear()
+        computer.address = address
+        network.plug_in(address, computer)
+        self._tell()
+
     def addresses(self) -> tuple[str, ...]:
         """Where it tells others that it can be reached."""
         computer, home = self._computer, self.home

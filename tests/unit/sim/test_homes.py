@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from colla.kernel.effects import FetchObject
+from colla.kernel.events import Event, ObjectFetched
+from colla.model.ids import ObjectId
 from colla.sim.computer import Computer
 from colla.sim.group import GIVES, SimGroup
 from colla.sim.homes import MAPPING_S, Home, Nat
 
 KEEPING, SYMMETRIC, FORWARDING = Nat.KEEPING, Nat.SYMMETRIC, Nat.FORWARDING
+BLOB = ObjectId(b"blob" * 8)
 RELAY = "http://203.0.113.7:3340"
 
 
@@ -123,6 +127,31 @@ def test_a_home_shares_its_uplink() -> None:
     group.network.upload_s(a, group[0], 5_000_000)
     assert group.network.upload_s(b, group[0], 1000) > 1.9
     assert group.network.upload_s(b, a, 1000) < 0.001, "but not its LAN"
+
+
+def test_a_laptop_leaves_home_and_comes_back() -> None:
+    group, (a, b) = homes_of([KEEPING, SYMMETRIC])
+    home = b.whereabouts.home
+    assert home is not None and not dial(group, a, b)
+    b.move("198.51.100.9:4000")
+    group.run(8.0)
+    assert b.core.presence.addresses(b.node) == ("198.51.100.9:4000",)
+    assert dial(group, a, b)
+    b.live_in(home)
+    group.run(8.0)
+    assert not dial(group, a, b)
+
+
+def test_objects_pass_where_links_do() -> None:
+    group, (a, b) = homes_of([SYMMETRIC, SYMMETRIC], relay=True)
+    group[0].line = replace(group[0].line, upload_bytes_s=100_000.0)
+    a.put_object(BLOB, 500_000)
+    began_s = group.world.now_s
+    fetched: list[Event] = []
+    b.objects.fetch(FetchObject(1, BLOB, (a.node,)), fetched.append)
+    group.until(lambda: bool(fetched), 30.0, "the object has come over the relay")
+    assert isinstance(fetched[0], ObjectFetched)
+    assert group.world.now_s - began_s > 4.9, "as fast as the relay's line lets it"
 
 
 def test_a_group_of_homes_runs_a_service_and_mends_it() -> None:

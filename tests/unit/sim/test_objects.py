@@ -12,7 +12,7 @@ from colla.model.ids import NodeId, ObjectId
 from colla.sim.disk import Disk
 from colla.sim.links import SimLinks
 from colla.sim.network import Line, Network, Partition
-from colla.sim.objects import Objects
+from colla.sim.objects import PIECE_S, Objects
 from colla.sim.world import World
 
 SITE = ObjectId(b"site")
@@ -124,3 +124,29 @@ def test_a_full_disk_takes_no_object(world: World, places: dict[str, Place]) -> 
     world.run(1.0)
     (failed,) = places["a"].heard
     assert isinstance(failed, FetchFailed) and "full" in failed.why
+
+
+def test_transfers_and_messages_share_the_line(
+    world: World, network: Network, places: dict[str, Place]
+) -> None:
+    """A message waits for the piece that was handed to the line, not for the object; two objects take turns."""
+    places["b"].objects.put(SITE, 1_000_000)
+    fetch(places, "b")
+    world.run(0.5)
+    waited_s = network.upload_s(places["b"], places["c"], 1000)
+    assert 0.0 < waited_s <= PIECE_S + 0.01
+    places["c"].objects.fetch(FetchObject(2, SITE, (places["b"].node,)), places["c"].heard.append)
+    world.run(0.9)
+    assert places["a"].heard == [], "half of the line is not enough to be through by now"
+    world.run(0.9)
+    assert places["a"].heard and places["c"].heard
+
+
+def test_a_narrow_way_in_is_slow_too(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 1_000_000)
+    places["a"].line = Line(delay_s=0.0, jitter_s=0.0, download_bytes_s=250_000.0)
+    fetch(places, "b")
+    world.run(3.9)
+    assert places["a"].heard == []
+    world.run(0.3)
+    assert places["a"].heard == [ObjectFetched(1, SITE, 1_000_000)]
