@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from colla.agents.requests import Request
 from colla.model.errors import CollaError
+from colla.model.ids import KEY_BYTES, ObjectId, parse_hex
 from colla.model.service import Service
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class Call(Generic[B]):
     async def ask(self, request: Request) -> Any:
         """Ask the agents of this node. Raises `CollaError` when they refuse, `busy`, or `timeout`."""
         return await self.node.asking.ask(request)
+
+
+def object_id(text: str) -> ObjectId:
+    """The object that a request names. Raises `CollaError("bad_request")`."""
+    try:
+        return ObjectId(parse_hex(text, KEY_BYTES, "object id"))
+    except ValueError as error:
+        raise CollaError("bad_request", f"The request is not right: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from colla.agents.requests import (
 )
 from colla.client import types
 from colla.model.errors import CollaError
-from colla.model.ids import KEY_BYTES, MemberId, ObjectId, parse_hex
+from colla.model.ids import MemberId
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, Service, Specification
 from colla.node import reports
-from colla.node.api.routes import Call, Route
+from colla.node.api.routes import Call, Route, object_id
 
 
 async def locate_all(call: Call[Any]) -> None:
@@ -126,7 +126,7 @@ def _specification(body: types.DeployRequest) -> Specification:
         name=body.name,
         owner=MemberId(b""),
         version=1,
-        object=ObjectId(parse_hex(body.object, KEY_BYTES, "object id")),
+        object=object_id(body.object),
         object_bytes=body.object_bytes,
         environment=body.environment,
         command=body.command,

@@ -86,9 +86,8 @@ class Api:
             return _json(types.ApiError("internal", f"This is a fault of colla: {error!r}."), 500)
 
     def _admit(self, request: web.Request) -> None:
-        if not hmac.compare_digest(
-            request.headers.get(types.TOKEN_HEADER, "").encode(), self._token.encode()
-        ):
+        told = request.headers.get(types.TOKEN_HEADER, "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(told, self._token.encode()):
             raise CollaError("not_allowed", "The token of the API is missing or wrong.")
         if request.host.partition(":")[0] not in HOSTS or "Origin" in request.headers:
             raise CollaError("not_allowed", "The API answers local programs only, not web pages.")
