@@ -6,11 +6,17 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colla.protocol.records.retention import Retention
+
 AUTHORS = 3
 NUMBERS_MAX = 5
+KEPT = Retention(3, 700)
+"""So little that every longer run of a stream drops records, by their number and by their bytes."""
+both = pytest.mark.parametrize("retention", [None, KEPT], ids=["by key", "stream"])
 
 # (author, log, number, key, tombstone, body, what its author claims to have seen of which log)
 CONTENT = st.tuples(
@@ -37,13 +43,16 @@ def forged(lab: ModuleType, contents: list[Any]) -> list[Any]:
     return records
 
 
+@both
 @given(contents=st.lists(CONTENT, max_size=12), data=st.data())
 @settings(max_examples=200)
-def test_merge_is_a_function_of_the_set(lab: ModuleType, contents: list[Any], data: st.DataObject) -> None:
+def test_merge_is_a_function_of_the_set(
+    retention: Retention | None, lab: ModuleType, contents: list[Any], data: st.DataObject
+) -> None:
     records = forged(lab, contents)
-    expected = lab.twin(records)
+    expected = lab.twin(records, retention)
     order = data.draw(st.permutations(records + records[: len(records) // 2]))
-    book = lab.make_book(9)
+    book = lab.make_book(9, retention=retention)
     start = 0
     while start < len(order):
         size = data.draw(st.integers(1, 4))
@@ -81,14 +90,15 @@ def test_equal_sets_have_equal_views_and_hashes(
         assert one.winner(lab.TOPIC, about) == other.winner(lab.TOPIC, about)
 
 
+@both
 @given(contents=st.lists(CONTENT, max_size=12), data=st.data())
 @settings(max_examples=60)
 def test_forged_sets_become_equal_in_sessions(
-    lab: ModuleType, contents: list[Any], data: st.DataObject
+    retention: Retention | None, lab: ModuleType, contents: list[Any], data: st.DataObject
 ) -> None:
     """Forked and lying logs too: whatever two nodes were given, one session makes them equal."""
     records = forged(lab, contents)
-    pair = lab.Lab(2)
+    pair = lab.Lab(2, retention=retention)
     given_to = data.draw(st.lists(st.sampled_from([0, 1, 2]), min_size=len(records), max_size=len(records)))
     for record, who in zip(records, given_to, strict=True):
         for box in pair.boxes:
@@ -97,7 +107,7 @@ def test_forged_sets_become_equal_in_sessions(
                 box.take_up()
     pair.run()
     pair.meet(*pair.boxes)
-    expected = lab.twin(records)
+    expected = lab.twin(records, retention)
     for box in pair.boxes:
         assert {record.digest for record in box.book.all_records(lab.TOPIC)} == set(expected)
         assert [ended.complete for ended in box.ended] == [True]
@@ -170,7 +180,7 @@ def let_time_pass(group: Any, seconds: int) -> None:
 def check_frontiers(group: Any, lab: ModuleType) -> None:
     """No frontier claims what is not held: of all that exists, what is live is held below it."""
     in_memory = [record for box in group.boxes for record in box.book.all_records(lab.TOPIC)]
-    live = lab.twin([*group.ever.values(), *in_memory])
+    live = lab.twin([*group.ever.values(), *in_memory], group.retention)
     for box in group.boxes:
         held = {record.digest for record in box.book.all_records(lab.TOPIC)}
         frontiers = {frontier.log: frontier.number for frontier in box.book.summary((lab.TOPIC,))}
@@ -180,12 +190,13 @@ def check_frontiers(group: Any, lab: ModuleType) -> None:
                 assert digest in held
 
 
+@both
 @given(operations=st.lists(OPERATION, max_size=60), seed=st.integers(0, 99))
 @settings(max_examples=150)
 def test_nodes_that_crash_and_lose_messages_become_equal(
-    lab: ModuleType, operations: list[Any], seed: int
+    retention: Retention | None, lab: ModuleType, operations: list[Any], seed: int
 ) -> None:
-    group = lab.Lab(3, seed)
+    group = lab.Lab(3, seed, retention=retention)
     acknowledged: dict[int, tuple[str, int]] = {}
     for serial, operation in enumerate(operations):
         carry_out(group, lab, operation, serial)
@@ -198,7 +209,7 @@ def test_nodes_that_crash_and_lose_messages_become_equal(
     assert len(set(group.fingerprints())) == 1
     views = group.views()
     assert views[0] == views[1] == views[2]
-    expected = lab.twin(list(group.ever.values()))
+    expected = lab.twin(list(group.ever.values()), retention)
     for box in group.boxes:
         assert {record.digest for record in box.book.all_records(lab.TOPIC)} == set(expected)
     bodies = {record.body for record in group.ever.values()}
@@ -208,10 +219,13 @@ def test_nodes_that_crash_and_lose_messages_become_equal(
             assert b"%d" % request in bodies
 
 
+@both
 @given(operations=st.lists(OPERATION, max_size=40), seed=st.integers(0, 99))
 @settings(max_examples=60)
-def test_a_restart_from_disk_gives_the_same_view(lab: ModuleType, operations: list[Any], seed: int) -> None:
-    group = lab.Lab(3, seed)
+def test_a_restart_from_disk_gives_the_same_view(
+    retention: Retention | None, lab: ModuleType, operations: list[Any], seed: int
+) -> None:
+    group = lab.Lab(3, seed, retention=retention)
     for serial, operation in enumerate(operations):
         carry_out(group, lab, operation, serial)
     group.run()
@@ -221,6 +235,7 @@ def test_a_restart_from_disk_gives_the_same_view(lab: ModuleType, operations: li
         assert (lab.contents(fresh.book), fresh.book.summary((lab.TOPIC,), hashes=True)) == before
 
 
+@both
 @given(
     before=st.lists(OPERATION, max_size=15),
     between=st.lists(OPERATION, max_size=15),
@@ -229,9 +244,14 @@ def test_a_restart_from_disk_gives_the_same_view(lab: ModuleType, operations: li
 )
 @settings(max_examples=80)
 def test_an_old_disk_that_comes_back_loses_nothing(
-    lab: ModuleType, before: list[Any], between: list[Any], after: list[Any], seed: int
+    retention: Retention | None,
+    lab: ModuleType,
+    before: list[Any],
+    between: list[Any],
+    after: list[Any],
+    seed: int,
 ) -> None:
-    group = lab.Lab(3, seed)
+    group = lab.Lab(3, seed, retention=retention)
     for serial, operation in enumerate(before):
         carry_out(group, lab, operation, serial)
     group.perform_all()
@@ -247,7 +267,7 @@ def test_an_old_disk_that_comes_back_loses_nothing(
     group.meet_all()
     group.meet_all()
     assert len(set(group.fingerprints())) == 1
-    expected = lab.twin(list(group.ever.values()))
+    expected = lab.twin(list(group.ever.values()), retention)
     for box in group.boxes:
         assert {record.digest for record in box.book.all_records(lab.TOPIC)} == set(expected)
 

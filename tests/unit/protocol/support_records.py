@@ -25,6 +25,7 @@ from colla.model.keys import SecretKey
 from colla.model.record import Key, Log, Payload, Record, Seen, SignedRecord, Stamp, parse_record, sign_record
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.retention import Retention
 from colla.protocol.records.summary import log_name
 from colla.protocol.records.writes import RecordsNews, WriteConcluded, Writes
 from colla.protocol.sessions.sessions import SessionEnded, Sessions
@@ -88,13 +89,16 @@ def name_of(record: Record) -> bytes:
 
 
 def make_book(
-    number: int = 0, durable: Durable | None = None, config: RecordConfig | None = None
+    number: int = 0,
+    durable: Durable | None = None,
+    config: RecordConfig | None = None,
+    retention: Retention | None = None,
 ) -> RecordBook:
     """A book that may be written to, on an outbox of its own. Every start has other randomness, as in life."""
     identity = Identity(GROUP, secret(number))
     rng = Random(f"{number} {len(durable.cells) if durable else 0}")
     book = RecordBook(identity, config or RecordConfig(), rng, Outbox(1), durable or Durable({}, {}))
-    book.register(TOPIC, accept, tombstone=TOMBSTONE)
+    book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=retention)
     book.opened()
     return book
 
@@ -126,7 +130,7 @@ class Box:
         rng = Random(f"{lab.seed} {number} {start_number}")
         on_disk = Durable(dict(durable.records), dict(durable.cells))
         self.book = RecordBook(self.identity, lab.config, rng, self.outbox, on_disk)
-        self.book.register(TOPIC, accept, tombstone=TOMBSTONE)
+        self.book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=lab.retention)
         self.sessions = Sessions(self.identity, lab.config, rng, self.outbox, self.book)
         self.multicast = Multicast(self.identity, lab.config, rng, self.outbox, lab.codec)
         self.writes = Writes(self.identity, lab.config, self.outbox, self.book, self.multicast)
@@ -195,12 +199,19 @@ class Box:
 
 
 class Lab:
-    """Some nodes. `lose` decides which messages are lost."""
+    """Some nodes. `lose` decides which messages are lost; with `retention` the topic is a stream."""
 
     def __init__(
-        self, size: int, seed: int = 0, config: RecordConfig | None = None, *, opened: bool = True
+        self,
+        size: int,
+        seed: int = 0,
+        config: RecordConfig | None = None,
+        *,
+        opened: bool = True,
+        retention: Retention | None = None,
     ) -> None:
         self.seed = seed
+        self.retention = retention
         self.rng = Random(seed)
         self.config = config or RecordConfig()
         self.codec = Codec(MESSAGES, FRAME_BYTES_MAX)
@@ -305,8 +316,10 @@ def tamper(record: Record, **changes: Any) -> SignedRecord:
     return SignedRecord(msgspec.msgpack.encode(content), record.signed.signature)
 
 
-def twin(records: Sequence[Record]) -> dict[bytes, Record]:
+def twin(records: Sequence[Record], retention: Retention | None = None) -> dict[bytes, Record]:
     """What must be held of a set of records, straight from the definition: the naive twin of the book."""
+    if retention is not None:
+        return newest(records, retention.records_max)
 
     def replaces(later: Record, earlier: Record) -> bool:
         if later.log != earlier.log or later.digest == earlier.digest:
@@ -324,3 +337,15 @@ def twin(records: Sequence[Record]) -> dict[bytes, Record]:
         for one, record in every.items()
         if not any(replaces(later, record) for later in every.values())
     }
+
+
+def newest(records: Sequence[Record], records_max: int) -> dict[bytes, Record]:
+    """What must be held of a set of records of a stream, straight from the definition."""
+    kept: dict[bytes, Record] = {}
+    for record in records:
+        of_log = [other for other in records if other.log == record.log]
+        claims = [entry.number for other in of_log for entry in other.seen if entry.log == other.log.id]
+        floor = max(other.number for other in of_log) - records_max
+        if record.number > max([floor, *claims]):
+            kept[record.digest] = record
+    return kept

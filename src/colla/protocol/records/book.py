@@ -29,6 +29,7 @@ from colla.model.record import Key, Log, Payload, Record, SignedRecord, sign_rec
 from colla.protocol.records.log import HeldLog
 from colla.protocol.records.order import next_stamp, seen_of
 from colla.protocol.records.own import OwnLogs
+from colla.protocol.records.retention import Retention, floor_claim
 from colla.protocol.records.shape import parse_shaped
 from colla.protocol.records.shelf import Shelf
 from colla.protocol.records.summary import DIGEST_BYTES, Segment, log_name
@@ -82,8 +83,10 @@ class RecordBook(Shelf):
 
     # Topics and the start.
 
-    def register(self, topic: str, validate: Validate, tombstone: str = "") -> None:
-        """Hold records of `topic`, restoring what the disk has of it.
+    def register(
+        self, topic: str, validate: Validate, tombstone: str = "", retention: Retention | None = None
+    ) -> None:
+        """Hold records of `topic`, restoring what the disk has of it. With `retention` it is a stream.
 
         `validate` raises `ValueError` for a body that breaks the topic's rules; it must be pure and let bodies
         of unknown kinds pass. A record of the kind `tombstone` replaces all earlier ones of its subject in
@@ -91,7 +94,7 @@ class RecordBook(Shelf):
         """
         if topic in self._topics:
             raise InvariantViolation(f"the topic {topic} is registered twice")
-        held = self._topics[topic] = Topic(topic, validate, tombstone, self._config)
+        held = self._topics[topic] = Topic(topic, validate, tombstone, self._config, retention)
         damaged: list[Write] = []
         for (of_topic, slot), signed in self._durable.records.items():
             if of_topic == topic and not self._restore(held, slot, signed):
@@ -100,6 +103,7 @@ class RecordBook(Shelf):
             self._begin_anew(topic, damaged)
         else:
             self._restore_frontiers(held)
+        self._drop_beyond_retention(held)
 
     def judge_authors(self, known: Callable[[NodeId], bool]) -> None:
         """From now on, records of authors that `known` denies are held within a bound only."""
@@ -203,6 +207,16 @@ class RecordBook(Shelf):
         held = topic.log_of(record.log)
         self._by_name[held.name] = held
         return True
+
+    def _drop_beyond_retention(self, topic: Topic) -> None:
+        """Another version of colla may have kept more of a stream than this one does."""
+        if topic.retention is None:
+            return
+        kept = {slot_of(record.signed): None for record in topic.records()}
+        on_disk = [slot for of_topic, slot in self._durable.records if of_topic == topic.name]
+        gone = [DropRecord(topic.name, slot) for slot in on_disk if slot not in kept]
+        if gone:
+            self._outbox.persist(*gone)
 
     def _begin_anew(self, topic: str, damaged: list[Write]) -> None:
         """Records on the disk are damaged, nobody knows which: claim nothing, so that sessions bring them back."""
@@ -309,9 +323,15 @@ class RecordBook(Shelf):
         versions = held.versions(key)
         log = self._own.log(topic)
         number = self._own.next_number(topic)
-        seen = seen_of(versions, held.highest, self._config.seen_entries_max)
-        payload = Payload(log, number, key, next_stamp(versions, now.wall_ms), seen, body)
-        return self._sign(payload, merge)
+        if held.retention is not None:
+            before = held.log_of(log).records()
+            seen = floor_claim(log.id, before, len(body), held.retention.bytes_max)
+            # The stamps of a stream grow along the log, whatever the clock does.
+            stamp = next_stamp(before[-1:], now.wall_ms)
+        else:
+            seen = seen_of(versions, held.highest, self._config.seen_entries_max)
+            stamp = next_stamp(versions, now.wall_ms)
+        return self._sign(Payload(log, number, key, stamp, seen, body), merge)
 
     def _sign(self, payload: Payload, merge: _Merge) -> Record:
         record = sign_record(self.identity.group, self.identity.secret, payload)

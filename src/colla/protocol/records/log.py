@@ -5,6 +5,7 @@ Invariants:
 - The last record of a log is always held, so a frontier is never above the greatest number held.
 - Everything live at or below the frontier is held (DESIGN section 4), as far as peers told the truth: a
   record ahead of a gap is applied at once and moves no frontier.
+- Of a stream (see `retention`) nothing at or below the floor is held, and the frontier is never below the floor.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from bisect import bisect_left, insort
 from colla.model.ids import digest
 from colla.model.record import Key, Log, Record
 from colla.protocol.records.order import seen_number
+from colla.protocol.records.retention import Retention, floor_after
 from colla.protocol.records.summary import DIGEST_BYTES, NUMBER_BYTES, Page, entry_number, entry_of, log_name
 
 
 class HeldLog:
-    """The live records of one log. `tombstone` is the kind that eliminates its subject, or empty."""
+    """The live records of one log. `tombstone` is the kind that eliminates its subject, or empty; `retention` makes
+    it the log of a stream.
+    """
 
-    def __init__(self, log: Log, tombstone: str, ahead_numbers_max: int) -> None:
+    def __init__(
+        self, log: Log, tombstone: str, ahead_numbers_max: int, retention: Retention | None = None
+    ) -> None:
         self.log = log
         self.name = log_name(log)
         self.frontier = 0
+        self.floor = 0
+        self._retention = retention
         self._tombstone = tombstone
         self._ahead_numbers_max = ahead_numbers_max
         self._ahead: dict[int, None] = {}
@@ -58,6 +66,8 @@ class HeldLog:
 
     def replaced(self, record: Record) -> bool:
         """Whether something held replaces the record."""
+        if self._retention is not None:
+            return record.number <= self.floor
         if self._gone.get(record.key.subject, 0) > record.number:
             return True
         held = self._by_key.get(record.key, ())
@@ -70,6 +80,9 @@ class HeldLog:
     def add(self, record: Record) -> list[Record]:
         """Hold the record, which is neither held nor replaced; returns what it replaces."""
         self.note(record.number)
+        if self._retention is not None:
+            self._insert(record)
+            return self._drop_old(record, self._retention.records_max)
         gone = [old for old in self._by_key.get(record.key, ()) if self._replaces(record, old)]
         if self._tombstone and record.key.kind == self._tombstone:
             subject = record.key.subject
@@ -78,11 +91,23 @@ class HeldLog:
             self._gone[subject] = max(record.number, self._gone.get(subject, 0))
         for old in gone:
             self._remove(old)
+        self._insert(record)
+        return gone
+
+    def _insert(self, record: Record) -> None:
         insort(self._entries, entry_of(record.number, record.digest))
         self._records[record.digest] = record
         self._by_key.setdefault(record.key, []).append(record)
         self._by_subject.setdefault(record.key.subject, {})[record.key] = None
         self._hash = None
+
+    def _drop_old(self, newest: Record, records_max: int) -> list[Record]:
+        """Raise the floor as the newest record demands; what is kept no more counts as held."""
+        self.floor = floor_after(self.floor, newest, self.highest, records_max)
+        gone = self.stretch(0, self.floor)
+        for old in gone:
+            self._remove(old)
+        self._reach(self.floor)
         return gone
 
     def note(self, number: int) -> None:
@@ -99,11 +124,8 @@ class HeldLog:
         Only as far as the author's own signatures reach: a peer's word alone moves nothing.
         """
         through = min(through, self.highest)
-        if after <= self.frontier < through:
-            self.frontier = through
-            for number in [number for number in self._ahead if number <= through]:
-                del self._ahead[number]
-            self._close_up()
+        if after <= self.frontier:
+            self._reach(through)
 
     def stretch(self, after: int, through: int) -> list[Record]:
         """The held records with `after` < number ≤ `through`, in number order."""
@@ -144,6 +166,14 @@ class HeldLog:
         if not same_key:
             del self._by_key[record.key]
             del self._by_subject[record.key.subject][record.key]
+
+    def _reach(self, through: int) -> None:
+        """Let the frontier stand at `through` at least."""
+        if self.frontier < through:
+            self.frontier = through
+            for number in [number for number in self._ahead if number <= through]:
+                del self._ahead[number]
+            self._close_up()
 
     def _close_up(self) -> None:
         while self.frontier + 1 in self._ahead:

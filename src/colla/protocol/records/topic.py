@@ -8,6 +8,7 @@ from colla.kernel.config import RecordConfig
 from colla.model.ids import LogId, NodeId, digest
 from colla.model.record import Key, Log, Record
 from colla.protocol.records.log import HeldLog
+from colla.protocol.records.retention import Retention
 
 Validate = Callable[[Record], None]
 
@@ -15,9 +16,17 @@ Validate = Callable[[Record], None]
 class Topic:
     """One registered topic. `validate` raises `ValueError` for a body that breaks the topic's rules."""
 
-    def __init__(self, name: str, validate: Validate, tombstone: str, config: RecordConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        validate: Validate,
+        tombstone: str,
+        config: RecordConfig,
+        retention: Retention | None = None,
+    ) -> None:
         self.name = name
         self.validate = validate
+        self.retention = retention
         self._tombstone = tombstone
         self._config = config
         self._logs: dict[Log, HeldLog] = {}
@@ -38,7 +47,9 @@ class Topic:
         """The log, made when it is new."""
         held = self._logs.get(log)
         if held is None:
-            held = self._logs[log] = HeldLog(log, self._tombstone, self._config.ahead_numbers_max)
+            held = self._logs[log] = HeldLog(
+                log, self._tombstone, self._config.ahead_numbers_max, self.retention
+            )
             self._logs_of[log.node] = self._logs_of.get(log.node, 0) + 1
         return held
 
@@ -57,10 +68,10 @@ class Topic:
             held.note(record.number)
             return None
         replaced = held.add(record)
-        for old in replaced:
-            self._forget(old)
         self._by_key.setdefault(record.key, []).append(record)
         self._by_kind.setdefault(record.key.kind, {})[record.key] = None
+        for old in replaced:
+            self._forget(old)
         self._highest[record.log.id] = max(record.number, self.highest(record.log.id))
         self._contents = None
         return replaced
