@@ -94,11 +94,18 @@ def _replicas(group: SimGroup, members: list[Computer], service: Service) -> lis
     ]
     held = any(service.specification.object in one.objects.sizes for one in members)
     # Without its object nothing can be started; what runs goes on.
-    wanted = min(service.replicas, len(may)) if held else len(sound)
+    wanted = min(service.replicas, len(here) + sum(_has_room(one) for one in may if one not in here))
+    if not held:
+        wanted = len(sound)
     if len(sound) != wanted or len(here) != len(sound):
         text = f"(c) {service.name}: {len(sound)} sound of {len(here)} replicas, {wanted} wanted"
         found.append(f"{text}, on {', '.join(one.name for one in here)}")
     return found
+
+
+def _has_room(computer: Computer) -> bool:
+    """Whether its owner lets one replica more run there, whatever it is of."""
+    return len(computer.environment.replicas) < computer.settings.contribution.replicas_max
 
 
 def _locations(members: list[Computer], service: Service) -> list[str]:

@@ -29,7 +29,13 @@ def act_name(class_name: str) -> str:
 
 
 class Act(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="act", tag=act_name, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="act",
+    tag=act_name,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """The base of all acts. `at_s`: seconds after the group was formed."""
 

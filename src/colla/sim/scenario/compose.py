@@ -175,7 +175,8 @@ class Composer:
         return [computer_acts.Kill(at_s=at_s, node=self._any_node(), lasts_s=self._lasts_s(4.0))]
 
     def _crash_at_effect(self, at_s: float) -> list[Act]:
-        effect = self._rng.choice(("any", "any", "persist", "persist", "launch", "send"))
+        effects: tuple[computer_acts.EffectKind, ...] = ("any", "any", "persist", "persist", "launch", "send")
+        effect = self._rng.choice(effects)
         number = 0 if effect == "launch" else int(self._rng.expovariate(1 / 12.0))
         crash = computer_acts.CrashAtEffect(
             at_s=at_s,

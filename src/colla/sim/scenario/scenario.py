@@ -199,7 +199,7 @@ def _with_line(message: str, text: str) -> str:
     found = re.search(r"`\$\.(\w+)\[(\d+)\]", message)
     if found is None:
         return message
-    header = re.compile(rf"\s*\[\[\s*{found[1]}\s*\]\]")
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if header.match(line)]
+    table = re.compile(rf"\s*\[\[\s*{found[1]}\s*\]\]")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if table.match(line)]
     index = int(found[2])
     return f"{message} (line {lines[index]})" if index < len(lines) else message

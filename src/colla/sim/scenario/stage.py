@@ -43,6 +43,8 @@ class Stage:
         self.acts: dict[str, int] = {}
         """How many acts of each kind found something to do."""
         self.log: list[str] = []
+        self.over = False
+        """Whether peace has come."""
         self._gave: dict[str, Contribution] = {}
         self._lines: dict[str, Line] = {}
         self._rules: list[Rule] = []
@@ -67,9 +69,13 @@ class Stage:
         return self.group.world.now_s
 
     def after(self, seconds: float | None, call: Callable[..., Any], *arguments: Any) -> None:
-        """Do that later; with None, peace will see to it."""
+        """Do that later, unless peace comes before; with None, peace will see to it."""
         if seconds is not None:
-            self.group.world.after(seconds, call, *arguments)
+            self.group.world.after(seconds, self._unless_over, call, arguments)
+
+    def _unless_over(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if not self.over:
+            call(*arguments)
 
     def random(self, name: str) -> Random:
         """The randomness of one act."""
@@ -192,7 +198,7 @@ class Stage:
         if asked.answered:
             call(asked, *arguments)
         else:
-            self.after(POLL_S, self.when_answered, asked, call, *arguments)
+            self.group.world.after(POLL_S, self.when_answered, asked, call, *arguments)
 
     # -- people ---------------------------------------------------------------------------------------------
 
@@ -215,13 +221,14 @@ class Stage:
         self.left[computer.name] = None
         computer.stop()
         # Goodbye takes a moment of its own; then the folder is deleted.
-        self.after(computer.config.goodbye_s + POLL_S, computer.wipe)
+        self.group.world.after(computer.config.goodbye_s + POLL_S, computer.wipe)
 
     # -- peace ----------------------------------------------------------------------------------------------
 
     def peace(self) -> None:
         """Every fault ends, every computer that did not leave runs, and gives what it gave at first."""
         group = self.group
+        self.over = True
         group.heal()
         self._rules.clear()
         for computer in group.computers:

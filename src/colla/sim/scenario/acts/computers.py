@@ -13,7 +13,8 @@ from colla.sim.scenario.act import Fault, NodeAct, Seconds
 from colla.sim.scenario.stage import Stage
 
 EffectNumber = Annotated[int, Meta(ge=0, le=100_000)]
-CRASH_EFFECTS: dict[str, type[Effect] | tuple[type[Effect], ...]] = {
+EffectKind = Literal["any", "persist", "launch", "send"]
+CRASH_EFFECTS: dict[EffectKind, type[Effect]] = {
     "any": Effect,
     "persist": Persist,
     "launch": LaunchReplica,
@@ -49,7 +50,7 @@ class CrashAtEffect(Fault, frozen=True, kw_only=True):
     """The node dies just before its `number`-th effect of that kind from now on, as by `kill` or `power-off`."""
 
     number: EffectNumber
-    effect: Literal["any", "persist", "launch", "send"] = "any"
+    effect: EffectKind = "any"
     power: bool = False
 
     def do(self, stage: Stage) -> bool:
@@ -138,8 +139,7 @@ class Slow(Fault, frozen=True, kw_only=True):
         computer = stage.computer(self.node)
         if computer is None or not computer.up:
             return False
-        until_s = float("inf") if self.lasts_s is None else stage.now_s + self.lasts_s
-        self._stall(stage, computer, until_s)
+        self._stall(stage, computer, float("inf") if self.lasts_s is None else stage.now_s + self.lasts_s)
         return True
 
     def _stall(self, stage: Stage, computer: Computer, until_s: float) -> None:
