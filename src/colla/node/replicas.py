@@ -154,7 +154,11 @@ class Replicas:
         """Stop the replica, wherever it runs, and delete what it left."""
         note = self._notes.get(effect.replica)
         clients = list(self._clients.values())
-        if note is not None and note.kind in self._clients:
+        if note is not None:
+            if note.kind not in self._clients:
+                # Its environment's program is away; the replica may run on, and is not to be called stopped.
+                why = f"the environment {note.kind!r} is not available here"
+                return StopFailed(effect.id, effect.replica, why)
             clients = [self._clients[note.kind]]
         self._gone(effect.replica)
         for client in clients:

@@ -231,6 +231,9 @@ class Computer:
     def power_off(self) -> None:
         """Pull the plug: everything that runs is gone, and nobody is told."""
         self.kill()
+        if self.disk.crash(power=True):
+            # To everybody else this is another, older disk.
+            self.wiped += 1
         self.environment.power_off()
         self.powered = self.asleep = False
         self.network.changed()
@@ -333,8 +336,18 @@ class Computer:
     def _hear(self, event: Event) -> None:
         self.post(event)
 
+    def detach_environments(self, seconds: float) -> None:
+        """The environments' programs die and are attached again after a while; replicas go on meanwhile."""
+        self.environment.attached = False
+        self._hear(EnvironmentsChanged(()))
+        self.world.after(seconds, self._attach_environments)
+
+    def _attach_environments(self) -> None:
+        self.environment.attached = True
+        self._hear(EnvironmentsChanged(self._kinds()))
+
     def _kinds(self) -> tuple[str, ...]:
-        return tuple(sorted(self.settings.contribution.environments))
+        return tuple(sorted(self.settings.contribution.environments)) if self.environment.attached else ()
 
     # -- process.Surroundings -------------------------------------------------------------------------------
 

@@ -1,8 +1,14 @@
 """A disk in virtual time: what is flushed survives, everything else is lost with a crash.
 
-Persists are committed in groups, one group after the other, as the node's store does. Invariants: a persist is carried
-out all or not at all; outcomes come in the order of the calls; of what a crash finds on its way, any prefix may have
-reached the disk. After a persist that failed the disk refuses everything until it is loaded again.
+Persists are committed in groups, one group after the other, as the node's store does: one group is one transaction of
+SQLite with a write-ahead log and `synchronous=FULL`. Invariants: outcomes come in the order of the calls; after a persist
+that failed the disk refuses everything until it is loaded again.
+
+What a crash may tear: the log's frames carry chained checksums, and a transaction counts only from its commit frame on.
+Whatever part of the log reached the disk, in whatever order, recovery takes the frames up to the first that is missing or
+torn, so what is found is always a prefix of the transactions, never half of one, and never without one that was flushed.
+A disk that *lies* (one that says flushed before it is) breaks only the last promise: without power it loses the newest
+transactions, though they were acknowledged. Nodes cannot know; the group has to bear it as it bears a wiped disk.
 """
 
 from __future__ import annotations
@@ -34,6 +40,9 @@ class DiskSpeed(msgspec.Struct, frozen=True):
 
 
 USUAL = DiskSpeed()
+HARD_DISK = DiskSpeed(flush_s=0.015, slow_share=0.02, slow_s=0.5)
+SD_CARD = DiskSpeed(flush_s=0.03, slow_share=0.05, slow_s=2.0)
+"""Of a small home computer: garbage collection takes seconds now and then."""
 
 
 class Disk:
@@ -43,7 +52,11 @@ class Disk:
         self.speed = speed
         self.room_bytes: int | None = None
         """How much more it takes (None: as much as is asked)."""
+        self.lies_s = 0.0
+        """Without power, what was flushed within so long before is lost all the same."""
         self.flushes = 0
+        self._lately: deque[tuple[float, Durable]] = deque()
+        """Of a disk that lies: what was on it before each transaction, and when that was flushed."""
         self._world = world
         self._rng = rng
         self._durable = Durable({}, {})
@@ -68,14 +81,24 @@ class Disk:
 
     # -- what happens to it ---------------------------------------------------------------------------------
 
-    def crash(self) -> None:
-        """The process died: of what was on its way, a part got through."""
-        under_way = [effect for effect, _ in (*self._flushing, *self._waiting)] if self._loaded else []
-        for effect in under_way[: self._rng.randint(0, len(under_way))]:
-            if not self._apply(effect.writes):
+    def crash(self, *, power: bool = False) -> bool:
+        """The process died, or (`power`) the whole computer: whether something that had been flushed is lost.
+
+        The transaction under way is found whole or not at all. (Those waiting behind it were in memory only; that one of
+        them is found is as if the crash had come a moment later, before anybody was told.)
+        """
+        under_way = [self._flushing, *([effect] for effect in self._waiting)] if self._loaded else []
+        for group in under_way[: self._rng.randint(0, len(under_way))]:
+            if not all(self._apply(effect.writes) for effect, _ in group):
                 break
+        lost = False
+        if power:
+            since_s = self._world.now_s - self.lies_s
+            while self._lately and self._lately[-1][0] > since_s:
+                self._durable, lost = self._lately.pop()[1], True
         self._forget()
         self._loaded = False
+        return lost
 
     def snapshot(self) -> Durable:
         """A copy of what is flushed: a backup, or what an old disk will bring back."""
@@ -89,6 +112,7 @@ class Disk:
         """Another disk (an older copy, or an empty one) stands in its place. Only while no process uses it."""
         self._forget()
         self._loaded = False
+        self._lately.clear()
         self._durable = Durable(dict(durable.records), dict(durable.cells))
 
     def fill(self) -> None:
@@ -119,6 +143,8 @@ class Disk:
         if life != self._life:
             return
         self.flushes += 1
+        if self.lies_s:
+            self._remember()
         done, self._flushing = self._flushing, []
         outcomes = [(tell, self._carry_out(effect)) for effect, tell in done]
         if self._waiting:
@@ -126,6 +152,12 @@ class Disk:
         for tell, outcome in outcomes:
             if life == self._life:
                 tell(outcome)
+
+    def _remember(self) -> None:
+        since_s = self._world.now_s - self.lies_s
+        while self._lately and self._lately[0][0] <= since_s:
+            self._lately.popleft()
+        self._lately.append((self._world.now_s, self.snapshot()))
 
     def _carry_out(self, effect: Persist) -> Outcome:
         if self._loaded and self._apply(effect.writes):

@@ -1,8 +1,8 @@
 """The execution environments of one computer, and what their replicas do: the truth about what runs.
 
-Replicas start in their own time and may fail to, crash, hang, be ill or never listen, as a `Behaviour` says. They go on
-when the agent's process dies and are found again by a survey; they die with the power of the computer. Whoever asks
-whether a service *is there* asks here, not the agents.
+Replicas start in their own time and may fail to, crash, hang, flap or never listen, as a `Behaviour` says. They go on
+when the agents' process dies, or an environment's program, and are found again by a survey; they die with the power of
+the computer. Whoever asks whether a service *is there* asks here, not the agents.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from colla.kernel.events import (
     ReplicasSurveyed,
     ReplicaStopped,
     ReplicaUnhealthy,
+    StopFailed,
     SurveyedReplica,
 )
 from colla.model.ids import ReplicaId, ServiceId
@@ -34,7 +35,7 @@ HEALTH_FAILURES_MAX = 3
 
 
 class Behaviour(msgspec.Struct, frozen=True):
-    """What replicas do. Times in seconds; `crash_after_s` counts from when one is ready."""
+    """What replicas do. Times in seconds; `crash_after_s` and the like count from when one is ready, each time anew."""
 
     prepare_s: float = 0.05
     ready_s: float = 0.25
@@ -43,13 +44,25 @@ class Behaviour(msgspec.Struct, frozen=True):
     """Times are longer by up to this share, at random."""
     fails_to_launch: str = ""
     """Why launching fails, if it does."""
+    fails_share: float = 1.0
+    """Of the launches, if launching fails at all."""
     never_listens: bool = False
     ignores_stop: bool = False
     """Does not end by itself: is killed when the grace is over."""
     crash_after_s: float | None = None
+    hang_after_s: float | None = None
+    flap_s: tuple[float, float] | None = None
+    """Answers for so long, then hangs for so long, again and again."""
 
 
 WELL_BEHAVED = Behaviour()
+SLOW_TO_START = Behaviour(prepare_s=4.0, ready_s=15.0)
+CRASHES = Behaviour(crash_after_s=3.0)
+"""Each time it is started: a crash loop."""
+HANGS = Behaviour(hang_after_s=5.0)
+FLAPS = Behaviour(flap_s=(20.0, 40.0))
+"""Sick for longer than health checks need to tell, then sound again."""
+STUBBORN = Behaviour(ignores_stop=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +75,8 @@ class Running:
     launched: bool = False
     listening: bool = False
     hanging: bool = False
+    hangs: int = 0
+    """How often it has begun to hang."""
     told_unhealthy: bool = False
     stopping: bool = False
 
@@ -79,6 +94,8 @@ class Environment:
         """Of the replicas of a service, by its name; else `behaviour` holds."""
         self.replicas: dict[ReplicaId, Running] = {}
         self.launches = 0
+        self.attached = True
+        """Whether the environments' programs are there: without them nothing can be asked, and nothing is told."""
         self._world = world
         self._rng = rng
         self._tell = tell
@@ -87,6 +104,9 @@ class Environment:
 
     def launch(self, effect: LaunchReplica, has_object: bool, done: Callable[[Event], None]) -> None:
         """Start a replica; idempotent by its id."""
+        if not self.attached:
+            done(LaunchFailed(effect.id, effect.replica, "the environment is not available here"))
+            return
         existing = self.replicas.get(effect.replica)
         if existing is not None:
             if existing.launched:
@@ -107,7 +127,7 @@ class Environment:
             done(LaunchFailed(effect.id, effect.replica, "it was stopped while it started"))
             return
         behaviour = self._behaviour(running)
-        if behaviour.fails_to_launch:
+        if behaviour.fails_to_launch and self._rng.random() < behaviour.fails_share:
             del self.replicas[effect.replica]
             done(LaunchFailed(effect.id, effect.replica, behaviour.fails_to_launch))
             return
@@ -122,6 +142,9 @@ class Environment:
 
     def stop(self, effect: StopReplica, done: Callable[[Event], None]) -> None:
         """End a replica; unknown ones are stopped already."""
+        if not self.attached:
+            done(StopFailed(effect.id, effect.replica, "the environment is not available here"))
+            return
         running = self.replicas.get(effect.replica)
         if running is None:
             done(ReplicaStopped(effect.id, effect.replica))
@@ -144,6 +167,7 @@ class Environment:
                 running.replica, running.service, running.specification.version, running.listening
             )
             for running in self.replicas.values()
+            if self.attached
         )
         self._world.after(0.01, done, ReplicasSurveyed(effect.id, found))
 
@@ -162,10 +186,28 @@ class Environment:
         if not self._runs(running):
             return
         running.listening = True
-        self._tell(ReplicaReady(running.replica))
-        crash_after_s = self._behaviour(running).crash_after_s
-        if crash_after_s is not None:
-            self._world.after(crash_after_s, self._exit, running, "exit status 1")
+        self._say(ReplicaReady(running.replica))
+        behaviour = self._behaviour(running)
+        if behaviour.crash_after_s is not None:
+            self._world.after(behaviour.crash_after_s, self._exit, running, "exit status 1")
+        if behaviour.hang_after_s is not None:
+            self._world.after(behaviour.hang_after_s, self._hang, running)
+        if behaviour.flap_s is not None:
+            self._world.after(behaviour.flap_s[0], self._flap, running, behaviour.flap_s)
+
+    def _flap(self, running: Running, flap_s: tuple[float, float]) -> None:
+        """Sound and ill alternately, as long as it runs."""
+        if not self._runs(running):
+            return
+        if running.hanging:
+            self._recover(running)
+        else:
+            self._hang(running)
+        self._world.after(flap_s[running.hanging], self._flap, running, flap_s)
+
+    def _say(self, event: Event) -> None:
+        if self.attached:
+            self._tell(event)
 
     def _give_up(self, running: Running) -> None:
         if not running.listening:
@@ -174,7 +216,7 @@ class Environment:
     def _exit(self, running: Running, why: str) -> None:
         if self._runs(running):
             del self.replicas[running.replica]
-            self._tell(ReplicaExited(running.replica, why))
+            self._say(ReplicaExited(running.replica, why))
 
     # -- what happens to replicas ---------------------------------------------------------------------------
 
@@ -194,23 +236,32 @@ class Environment:
     def hang(self, service: ServiceId) -> None:
         """They still run but answer nobody."""
         for running in self.of(service):
-            running.hanging = True
-            health = running.specification.health
-            seconds = HEALTH_FAILURES_MAX * (health.interval_s + health.timeout_s)
-            self._world.after(seconds, self._unhealthy, running)
+            self._hang(running)
 
     def recover(self, service: ServiceId) -> None:
         """They answer again."""
         for running in self.of(service):
-            running.hanging = False
-            if running.told_unhealthy:
-                running.told_unhealthy = False
-                self._tell(ReplicaReady(running.replica))
+            self._recover(running)
 
-    def _unhealthy(self, running: Running) -> None:
-        if self._runs(running) and running.hanging and not running.told_unhealthy:
+    def _hang(self, running: Running) -> None:
+        if not self._runs(running) or running.hanging:
+            return
+        running.hanging = True
+        running.hangs += 1
+        health = running.specification.health
+        seconds = HEALTH_FAILURES_MAX * (health.interval_s + health.timeout_s)
+        self._world.after(seconds, self._unhealthy, running, running.hangs)
+
+    def _recover(self, running: Running) -> None:
+        running.hanging = False
+        if running.told_unhealthy:
+            running.told_unhealthy = False
+            self._say(ReplicaReady(running.replica))
+
+    def _unhealthy(self, running: Running, hangs: int) -> None:
+        if self._runs(running) and running.hanging and running.hangs == hangs:
             running.told_unhealthy = True
-            self._tell(ReplicaUnhealthy(running.replica, "no answer to GET / in time"))
+            self._say(ReplicaUnhealthy(running.replica, "no answer to GET / in time"))
 
     def power_off(self) -> None:
         """Everything is gone."""

@@ -52,6 +52,36 @@ def test_a_crash_leaves_a_prefix_and_nothing_torn(world: World) -> None:
     assert dict.fromkeys(sorted(kept)) == dict.fromkeys(["a", "ab", "abc", "abcd"])
 
 
+def test_a_group_is_found_whole_or_not_at_all(world: World) -> None:
+    """Those that were committed together are one transaction."""
+    kept = []
+    for seed in range(40):
+        disk = Disk(world, Random(seed))
+        disk.load()
+        for number, name in enumerate("abc", 1):
+            disk.persist(cell(number, name), lambda outcome: None)
+        while disk.flushes == 0:
+            world.run(0.001)
+        disk.crash()
+        cells = disk.load().cells
+        kept.append("".join(name for name in "abc" if name in cells))
+    assert dict.fromkeys(sorted(kept)) == dict.fromkeys(["a", "abc"])
+
+
+def test_a_disk_that_lies_loses_the_newest_without_power_only(world: World, disk: Disk) -> None:
+    disk.lies_s = 5.0
+    outcomes: list[Outcome] = []
+    for number in range(1, 4):
+        disk.persist(cell(number, f"c{number}"), outcomes.append)
+        world.run(3.0)
+    assert len(outcomes) == 3
+    assert not disk.crash(), "the operating system goes on, and writes what it took"
+    assert disk.load().cells["c3/too"]
+    assert disk.crash(power=True)
+    assert sorted(disk.load().cells) == ["c1", "c1/too", "c2", "c2/too"]
+    assert not disk.crash(power=True)
+
+
 def test_it_refuses_until_it_is_loaded_again(world: World, disk: Disk) -> None:
     outcomes: list[Outcome] = []
     disk.fill()

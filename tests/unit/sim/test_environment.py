@@ -16,6 +16,7 @@ from colla.kernel.events import (
     ReplicasSurveyed,
     ReplicaStopped,
     ReplicaUnhealthy,
+    StopFailed,
 )
 from colla.model.ids import MemberId, ObjectId, ReplicaId, ServiceId
 from colla.model.service import HealthCheck, Specification
@@ -111,6 +112,56 @@ def test_a_replica_hangs_and_recovers(bench: Bench) -> None:
     assert [type(event) for event in bench.take()] == [ReplicaUnhealthy]
     bench.environment.recover(SERVICE)
     assert bench.take() == [ReplicaReady(REPLICA)]
+
+
+def test_a_replica_flaps(bench: Bench) -> None:
+    bench.environment.behaviour = Behaviour(flap_s=(5.0, 20.0))
+    bench.launch()
+    bench.world.run(60.0)
+    kinds = [type(event) for event in bench.take()]
+    assert kinds == [ReplicaLaunched, ReplicaReady, *([ReplicaUnhealthy, ReplicaReady] * 2)]
+
+
+def test_one_that_is_ill_for_a_moment_only_is_never_told(bench: Bench) -> None:
+    bench.environment.behaviour = Behaviour(flap_s=(3.5, 4.0))
+    bench.launch()
+    bench.world.run(60.0)
+    assert [type(event) for event in bench.take()] == [ReplicaLaunched, ReplicaReady]
+
+
+def test_a_replica_hangs_some_time_after_its_start(bench: Bench) -> None:
+    bench.environment.behaviour = Behaviour(hang_after_s=5.0)
+    bench.launch()
+    bench.world.run(4.0)
+    assert bench.environment.of(SERVICE)[0].serves
+    bench.world.run(10.0)
+    assert [type(event) for event in bench.take()] == [ReplicaLaunched, ReplicaReady, ReplicaUnhealthy]
+
+
+def test_some_launches_fail(bench: Bench) -> None:
+    bench.environment.behaviour = Behaviour(fails_to_launch="out of luck", fails_share=0.5)
+    for number in range(40):
+        launch = LaunchReplica(number, ReplicaId(b"%d" % number), SERVICE, SPECIFICATION)
+        bench.environment.launch(launch, True, bench.heard.append)
+    bench.world.run(0.1)
+    failed = [event for event in bench.take() if isinstance(event, LaunchFailed)]
+    assert 10 < len(failed) < 30
+
+
+def test_without_its_program_nothing_is_asked_or_told(bench: Bench) -> None:
+    bench.environment.behaviour = Behaviour(crash_after_s=5.0)
+    bench.launch()
+    bench.world.run(2.0)
+    bench.take()
+    bench.environment.attached = False
+    bench.environment.stop(StopReplica(2, REPLICA, 5.0), bench.heard.append)
+    bench.launch()
+    bench.environment.survey(SurveyReplicas(3), bench.heard.append)
+    bench.world.run(0.1)
+    assert [type(event) for event in bench.take()] == [StopFailed, LaunchFailed, ReplicasSurveyed]
+    assert bench.environment.of(SERVICE)[0].serves
+    bench.world.run(5.0)
+    assert bench.take() == [] and not bench.environment.replicas, "it ended unheard"
 
 
 def test_stopping(bench: Bench) -> None:
