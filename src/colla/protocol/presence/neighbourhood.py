@@ -58,6 +58,8 @@ class Neighbourhood:
         self.rings = Rings((), (), config.watchers, self._places)
         self._watchers: tuple[NodeId, ...] = ()
         self._watched: dict[NodeId, None] = {}
+        self._minds: tuple[NodeId, ...] | None = None
+        self._changes_seen = -1
         self._by_purpose: dict[str, tuple[NodeId, ...]] = {}
         self._partners: dict[NodeId, None] = {}
 
@@ -71,6 +73,7 @@ class Neighbourhood:
         before = self._partners
         wanted = [node for name in sorted(self._by_purpose) for node in self._by_purpose[name]]
         self._partners = dict.fromkeys(list(dict.fromkeys(wanted))[: self._config.partners_max])
+        self._minds = None
         for node in self._partners:
             if node not in before:
                 if node not in self._watched:
@@ -116,6 +119,10 @@ class Neighbourhood:
 
     def reshape(self, now: Instant) -> None:
         """Compute the rings anew if who is present, or who carries a group agent, changed."""
+        if self._table.changes == self._changes_seen:
+            return
+        self._changes_seen = self._table.changes
+        self._minds = None
         shape = (self._table.present(), self._table.carrying(AgentKind.GROUP))
         if shape == self._shape:
             return
@@ -143,9 +150,17 @@ class Neighbourhood:
     def _near(self) -> list[NodeId]:
         return list(dict.fromkeys([*self._watchers, *self._watched]))
 
-    def _minded(self) -> list[NodeId]:
+    def _minded(self) -> Sequence[NodeId]:
+        """Those present of whom it matters whether they are heard."""
+        if self._watch.doubted or self._changes_seen != self._table.changes:
+            return self._who_matters()
+        if self._minds is None:
+            self._minds = self._who_matters()
+        return self._minds
+
+    def _who_matters(self) -> tuple[NodeId, ...]:
         both = dict.fromkeys([*self._watched, *self._watch.doubted, *self._partners])
-        return [node for node in both if self._table.here(node)]
+        return tuple(node for node in both if self._table.here(node))
 
     def _late_s(self) -> float:
         return self._config.late_after_s + PROBES_BEFORE_LATE * self._config.probe_interval_s
@@ -176,30 +191,36 @@ class Neighbourhood:
 
     def judge(self, now: Instant) -> list[NodeId]:
         """Probe who is late; returns those on whose silence the watchers agree."""
+        now_s, config, silent = now.boot_s, self._config, False
+        late_after_s = config.late_after_s - CLOCK_GRAIN_S
         for node in self._minded():
-            pair = self._pairs.begin(node, now.boot_s)
-            silence_s = pair.silence_s(now.boot_s)
-            if silence_s < self._config.late_after_s - CLOCK_GRAIN_S:
+            pair = self._pairs.begin(node, now_s)
+            silence_s = pair.silence_s(now_s)
+            if silence_s < late_after_s:
                 continue
+            silent = silent or silence_s >= config.silence_s
             if not self._links.accepted(node):
                 self._links.want([node], now)
-            elif now.boot_s - pair.probed_s >= self._probe_interval_s(silence_s) - CLOCK_GRAIN_S:
+            elif now_s - pair.probed_s >= self._probe_interval_s(silence_s) - CLOCK_GRAIN_S:
                 self._pairs.probe(node, pair, now)
             if silence_s >= self._late_s():
                 # Those who watch it too have to be asked soon.
                 self._links.want(self.rings.watchers_of(node), now)
+        if not silent and not self._watch.busy:
+            return []
         watched = dict.fromkeys([*self._watched, *self._watch.doubted])
         return self._watch.step(watched, self.rings, now)
 
     def next_judgement_s(self, now_s: float) -> float:
         """When somebody will be late, or has to be probed or judged again."""
-        due_s = float("inf")
+        longest_s = -1.0
         for node in self._minded():
             pair = self._pairs.get(node)
             if pair is not None:
-                left_s = self._config.late_after_s - pair.silence_s(now_s)
-                due_s = min(due_s, now_s + max(left_s, self._config.probe_interval_s))
-        return due_s
+                longest_s = max(longest_s, pair.silence_s(now_s))
+        if longest_s < 0.0:
+            return float("inf")
+        return now_s + max(self._config.late_after_s - longest_s, self._config.probe_interval_s)
 
     def _probe_interval_s(self, silence_s: float) -> float:
         """Long silences are probed once per heartbeat interval only."""

@@ -141,8 +141,7 @@ class Presence:
 
     def absent(self) -> tuple[NodeId, ...]:
         """The members' nodes that are not here, sorted."""
-        here = self._table.here  # This node always is.
-        return tuple(node.id for node in self._membership.nodes() if not here(node.id))
+        return self._table.away(self._membership.nodes())
 
     def watchers_of(self, node: NodeId) -> tuple[NodeId, ...]:
         return self._around.rings.watchers_of(node)

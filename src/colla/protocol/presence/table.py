@@ -13,7 +13,7 @@ from colla.kernel.config import PresenceConfig
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId, digest
 from colla.protocol.presence.messages import RANKED, Claim, SignedAnnouncement, TableIndex, TableRow
-from colla.protocol.views import Announcement, PresenceEntry, PresencePhase
+from colla.protocol.views import Announcement, NodeInfo, PresenceEntry, PresencePhase
 
 DIGEST_BYTES = 8
 LAST_ID = b"\xff" * 32
@@ -53,8 +53,11 @@ class Table:
     def __init__(self, config: PresenceConfig) -> None:
         self._config = config
         self._rows: dict[NodeId, Row] = {}
+        self._here: dict[NodeId, None] = {}
         self._present: tuple[NodeId, ...] | None = None
         self._carrying: dict[AgentKind, tuple[NodeId, ...]] = {}
+        self._away: tuple[NodeId, ...] | None = None
+        self._members: tuple[NodeInfo, ...] = ()
         self._digest: bytes | None = None
         self.changes = 0
         """Counts changes of who is present and of what they carry."""
@@ -67,13 +70,12 @@ class Table:
         return row.entry if row else None
 
     def here(self, node: NodeId) -> bool:
-        row = self._rows.get(node)
-        return row is not None and row.here
+        return node in self._here
 
     def present(self) -> tuple[NodeId, ...]:
         """Sorted."""
         if self._present is None:
-            self._present = tuple(sorted(node for node, row in self._rows.items() if row.here))
+            self._present = tuple(sorted(self._here))
         return self._present
 
     def carrying(self, agent: AgentKind) -> tuple[NodeId, ...]:
@@ -88,33 +90,52 @@ class Table:
             self._carrying[agent] = known
         return known
 
+    def away(self, members: tuple[NodeInfo, ...]) -> tuple[NodeId, ...]:
+        """Those of the members' nodes that are not present, in their order."""
+        if self._away is None or self._members is not members:
+            self._members = members
+            self._away = tuple(node.id for node in members if node.id not in self._here)
+        return self._away
+
     def announce(self, announcement: Announcement, signed: SignedAnnouncement, now_s: float) -> Row:
         """Put in a newer announcement: the node is present."""
         node = announcement.node
         row = self._rows.get(node)
+        same = False
         if row is None:
             entry = PresenceEntry(node, PresencePhase.PRESENT, now_s, announcement)
             row = self._rows[node] = Row(signed, entry)
         else:
-            stays = row.here and announcement.start == row.version[0]
+            before = row.entry.announcement
+            same = row.here and announcement.contribution.agents == before.contribution.agents
+            stays = row.here and announcement.start == before.start
             since_s = row.entry.since_s if stays else now_s
             row.entry = _changed(row.entry, PresencePhase.PRESENT, since_s, announcement)
             row.signed = signed
-        self._note_change()
+        self._here[node] = None
+        self._digest = None
+        if not same:
+            self._note_change()
         return row
 
     def put(self, node: NodeId, phase: PresencePhase, now_s: float) -> None:
         """Let the node stand so; the row must exist."""
         row = self._rows[node]
-        absences = row.entry.absences
-        if row.here and phase not in HERE:
+        absences, was_here = row.entry.absences, row.here
+        if was_here and phase not in HERE:
             absences = (*absences, now_s)[-self._config.absences_kept_max :]
         if phase is PresencePhase.SUSPECTED:
             row.suspected_s = now_s
         # A node that is suspected has been here since it appeared, so `since_s` outlives the suspicion.
-        since_s = row.entry.since_s if phase in HERE and row.here else now_s
+        since_s = row.entry.since_s if phase in HERE and was_here else now_s
         row.entry = _changed(row.entry, phase, since_s, absences=absences)
-        self._note_change()
+        self._digest = None
+        if row.here != was_here:
+            if was_here:
+                del self._here[node]
+            else:
+                self._here[node] = None
+            self._note_change()
 
     def keep_only(self, members: Iterable[NodeId]) -> list[NodeId]:
         """Forget all others; returns those of them that were present."""
@@ -123,6 +144,7 @@ class Table:
         were_here = [node for node in gone if self._rows[node].here]
         for node in gone:
             del self._rows[node]
+            self._here.pop(node, None)
         # Members that are gone for good would fill the table of a group that lives for decades.
         away = [node for node, row in self._rows.items() if not row.here]
         excess = len(away) - self._config.departed_kept_max
@@ -130,7 +152,9 @@ class Table:
             away.sort(key=lambda node: (self._rows[node].entry.since_s, node))
             for node in away[:excess]:
                 del self._rows[node]
-        self._note_change()
+        if gone or excess > 0:
+            self._digest = None
+            self._note_change()
         return sorted(were_here)
 
     # Comparing tables.
@@ -182,7 +206,7 @@ class Table:
     def _note_change(self) -> None:
         self._present = None
         self._carrying = {}
-        self._digest = None
+        self._away = None
         self.changes += 1
 
 

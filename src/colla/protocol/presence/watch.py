@@ -87,6 +87,11 @@ class Watch:
         """This node was not listening: it withdraws from all inquiries."""
         self._inquiries.clear()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is asked or doubted."""
+        return bool(self._inquiries or self.doubted)
+
     # Messages.
 
     def asked(self, peer: NodeId, message: Silence, now: Instant) -> None:
