@@ -21,8 +21,10 @@ from colla.agents.requests import (
     InvitePerson,
     JoinGroup,
     ModifyService,
+    NameObject,
     Reconnect,
     Reconnected,
+    RemoveName,
     SetActive,
     SetReplicas,
     TicketIssued,
@@ -40,7 +42,16 @@ from colla.protocol.membership.conclusions import AdmissionConclusion
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.tickets import Contact, read_ticket
 
-WRITING = (CreateService, ModifyService, SetActive, SetReplicas, EliminateService, InvitePerson)
+WRITING = (
+    CreateService,
+    ModifyService,
+    SetActive,
+    SetReplicas,
+    EliminateService,
+    InvitePerson,
+    NameObject,
+    RemoveName,
+)
 
 
 class WaitingDue(Timer, frozen=True):

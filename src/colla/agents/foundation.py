@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from colla.agents.references import References
 from colla.agents.wire import make_codec
 from colla.kernel.config import Config
 from colla.kernel.durable import Durable
@@ -21,9 +22,10 @@ from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import NodeId, ObjectId
-from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key, SignedRecord
+from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_OBJECTS, Key, SignedRecord
 from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
 from colla.protocol.copies.holdings import Holdings
+from colla.protocol.copies.counting import CopyCounting
 from colla.protocol.copies.placing import CopyPlacing
 from colla.protocol.copies.upkeep import Upkeep
 from colla.protocol.membership.admission import Admission
@@ -31,14 +33,16 @@ from colla.protocol.membership.bodies import Body, check_record, encode_body, ke
 from colla.protocol.membership.membership import Membership
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.presence.introductions import Introductions
+from colla.protocol.naming.names import Names, register_names
 from colla.protocol.presence.presence import Presence
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.writes import Writes
 from colla.protocol.sessions.sessions import Sessions
+from colla.protocol.rendezvous import nearest_spread
 from colla.protocol.views import Identity, RecordChange
 
 START_CELL = "start"
-TOPICS = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE)
+TOPICS = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE, TOPIC_OBJECTS)
 
 
 class OpeningDue(Timer, frozen=True):
@@ -87,6 +91,7 @@ class Foundation:
         own: Own,
         version: str,
     ) -> None:
+        remnants: Sequence[ObjectId] = (),
         self.identity = identity
         self.config = config
         self.rng = rng
@@ -99,9 +104,12 @@ class Foundation:
         self.book.register(TOPIC_MEMBERSHIP, check_record)
         register_catalogue(self.book)
         self.membership = Membership(identity.group, self.book)
+        register_names(self.book)
         self.book.judge_authors(lambda node: self.membership.node(node) is not None)
         self.catalogue = Catalogue(self.book, self.membership)
         self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
+        self.names = Names(self.book, self.membership)
+        self.references = References(self.book, self.membership, self.catalogue, self.names)
         self.multicast = Multicast(identity, config.records, rng, self.outbox, self.codec)
         self.writes = Writes(identity, config.records, self.outbox, self.book, self.multicast)
         self.admission = Admission(
@@ -122,10 +130,13 @@ class Foundation:
         self.introductions = Introductions(
             identity.node, config.presence, self.outbox, self.membership, self.presence, self.admission
         )
-        self.holdings = Holdings(held)
+        self.holdings = Holdings(held, remnants)
         self.placing = CopyPlacing(config.copies, self.outbox)
         self.upkeep = Upkeep(config.copies, self.outbox, self.holdings)
         self.merged: list[RecordChange] = []
+        self.counting = CopyCounting(
+            identity.node, config.copies, self.outbox, self.holdings, self.repositories_for
+        )
 
     def start(self, now: Instant) -> None:
         """Ask to be woken for the first permission to write and for sessions."""
@@ -159,7 +170,11 @@ class Foundation:
         self._next_epidemic(now)
         for node in self.epidemic_partners():
             self.meet(node, now)
-        self.upkeep.look((service.specification.object for service in self.catalogue.services()), now)
+
+    def repositories_for(self, object_id: ObjectId) -> list[NodeId]:
+        """The present repository agents, nearest to the object first, distinct members first."""
+        present = self.presence.carrying(AgentKind.REPOSITORY)
+        return nearest_spread(object_id, present, self.membership.owner_of)
 
     def epidemic_partners(self) -> list[NodeId]:
         """With whom to hold a session now."""

@@ -11,6 +11,7 @@ import msgspec
 from colla.model.contribution import Contribution
 from colla.model.ids import MemberId, NodeId, ObjectId, ServiceId
 from colla.model.service import Specification
+from colla.protocol.naming.bodies import Named
 
 
 class Request(msgspec.Struct, frozen=True, tag=True):
@@ -72,6 +73,44 @@ class ObjectPlaced(msgspec.Struct, frozen=True):
     copies: int
     wanted: int
     reasons: tuple[str, ...]
+    holders: tuple[NodeId, ...] = ()
+
+
+class NameObject(Request, frozen=True):
+    """Let a path lead to an object. With `expected`: only if it leads there now (b"": nowhere). With `replace`: also
+    if it is another member's. Answer: `ObjectNamed`.
+    """
+
+    named: Named
+    expected: ObjectId | None = None
+    replace: bool = False
+
+
+class RemoveName(Request, frozen=True):
+    """Let a path lead nowhere; otherwise as `NameObject`. Answer: `ObjectNamed`."""
+
+    path: str
+    expected: ObjectId | None = None
+    replace: bool = False
+
+
+class ObjectNamed(msgspec.Struct, frozen=True):
+    """What the path leads to is written on `copies` nodes, this one included."""
+
+    path: str
+    copies: int
+
+
+class CountCopies(Request, frozen=True):
+    """Who holds these objects? Answer: `CopiesFound`, after `query_timeout_s` at most."""
+
+    objects: tuple[ObjectId, ...]
+
+
+class CopiesFound(msgspec.Struct, frozen=True):
+    """The present nodes that hold each object, this one included."""
+
+    holders: dict[ObjectId, tuple[NodeId, ...]]
 
 
 class LocateService(Request, frozen=True):

@@ -25,6 +25,7 @@ from colla.agents.dispatcher import Dispatcher
 from colla.agents.executor import Executor
 from colla.agents.foundation import TOPICS, EpidemicDue, Foundation, OpeningDue, Own
 from colla.agents.group import GroupAgent
+from colla.agents.object_requests import ObjectRequests
 from colla.agents.repository import RepositoryAgent
 from colla.agents.user import UserAgent
 from colla.kernel.config import Config
@@ -36,6 +37,7 @@ from colla.kernel.events import (
     DialSlow,
     EnvironmentsChanged,
     Event,
+    FetchFailed,
     LinkClosed,
     LinkOpened,
     MessageReceived,
@@ -45,6 +47,7 @@ from colla.kernel.events import (
     ObjectStored,
     PeerFound,
     Persisted,
+    RemnantLeft,
     Requested,
     Resumed,
     StopRequested,
@@ -59,7 +62,8 @@ from colla.model.ids import NodeId, ObjectId, ServiceId
 from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP
 from colla.model.service import Service
 from colla.protocol.catalogue.catalogue import Catalogue
-from colla.protocol.copies.messages import CopyAnswer, PlacingDue
+from colla.protocol.copies.counting import CopiesCounted
+from colla.protocol.copies.messages import CopiesHeld, CopyAnswer, CopyCountDue, CopyProgress, PlacingDue
 from colla.protocol.copies.placing import CopiesPlaced
 from colla.protocol.membership.conclusions import (
     AdmissionConclusion,
@@ -92,11 +96,12 @@ class Router:
         contribution: Contribution,
         environments: tuple[str, ...] = (),
         version: str = "",
+        remnants: Sequence[ObjectId] = (),
     ) -> None:
         self.identity = identity
         self.config = config
         self._own = Own(contribution, environments)
-        self.foundation = Foundation(identity, config, rng, durable, held, self._own, version)
+        self.foundation = Foundation(identity, config, rng, durable, held, self._own, version, remnants)
         self.codec = self.foundation.codec
         self.outbox = self.foundation.outbox
         self.presence = self.foundation.presence
@@ -117,10 +122,13 @@ class Router:
             partners=self.presence,
         )
         found = self.foundation
-        self.user = UserAgent(context, found.catalogue, found.placing, found.submit)
+        self.user = UserAgent(context, found.catalogue, found.submit)
         self.executor = Executor(context)
         self.dispatcher = Dispatcher(context)
-        self.repository = RepositoryAgent(context, found.holdings, found.placing)
+        self.repository = RepositoryAgent(
+            context, found.references, found.holdings, found.placing, found.counting, found.upkeep
+        )
+        self.objects = ObjectRequests(context, found.names, found.placing, found.counting, found.submit)
         self.group = GroupAgent(context)
         self.desk = Desk(found, self.executor)
         self._agents: dict[AgentKind, Agent] = {
@@ -133,6 +141,8 @@ class Router:
         self._by_message = {kind: agent for agent in self._agents.values() for kind in agent.MESSAGES}
         self._by_timer = {kind: agent for agent in self._agents.values() for kind in agent.TIMERS}
         self._by_request = {kind: agent for agent in self._agents.values() for kind in agent.REQUESTS}
+        self._by_timer |= dict.fromkeys(self.objects.TIMERS, self.objects)
+        self._by_request |= dict.fromkeys(self.objects.REQUESTS, self.objects)
 
     # -- what the shell and the faces read ------------------------------------------------------------------
 
@@ -248,8 +258,13 @@ class Router:
                 self.foundation.holdings.add(object_id, size_bytes)
             case ObjectStored(object=object_id, size_bytes=size_bytes):
                 self.foundation.holdings.add(object_id, size_bytes)
-            case ObjectForgotten(object=object_id) | ObjectDamaged(object=object_id):
+            case ObjectForgotten(object=object_id):
                 self.foundation.holdings.remove(object_id)
+            case ObjectDamaged(object=object_id) | RemnantLeft(object=object_id):
+                self.foundation.holdings.broke(object_id)
+            case FetchFailed(object=object_id):
+                if not self.foundation.holdings.holds(object_id):
+                    self.foundation.holdings.broke(object_id)
             case Persisted(id=persist_id):
                 self.foundation.writes.persisted(persist_id, now)
                 self._writes_concluded(now)
@@ -297,6 +312,10 @@ class Router:
             found.introductions.message(peer, message, now)
         elif isinstance(message, CopyAnswer):
             self._placed(found.placing.answered(peer, message, now))
+        elif isinstance(message, CopyProgress):
+            found.placing.progressed(peer, message, now)
+        elif isinstance(message, CopiesHeld):
+            self._counted(found.counting.answered(peer, message), now)
         else:
             agent = self._by_message.get(type(message))
             if agent is None:
@@ -317,11 +336,14 @@ class Router:
             self._writes_concluded(now)
         elif isinstance(timer, PlacingDue):
             self._placed(found.placing.due(timer, now))
+        elif isinstance(timer, CopyCountDue):
+            self._counted(found.counting.due(timer), now)
         elif isinstance(timer, OpeningDue):
             found.opening_due(now)
             self._opened(now)
         elif isinstance(timer, EpidemicDue):
             found.epidemic_due(now)
+            self._look_after_objects(now)
         elif isinstance(timer, self.desk.TIMERS):
             self.desk.timer(timer, now)
         else:
@@ -396,11 +418,15 @@ class Router:
                 self._membership_changed(now)
             if any(change.topic == TOPIC_CATALOGUE for change in changes):
                 self._catalogue(self.catalogue.records_changed(changes, now), now)
+            if self.foundation.names.records_changed(changes):
+                self.repository.names_changed(now)
 
     def _membership_changed(self, now: Instant) -> None:
         self._admission(self.foundation.admission.membership_changed(now), now)
         self._presence(self.presence.membership_changed(now), now)
         self._catalogue(self.catalogue.membership_changed(), now)
+        if self.foundation.names.membership_changed():
+            self.repository.names_changed(now)
 
     def _catalogue(self, services: Sequence[ServiceId], now: Instant) -> None:
         if services:
@@ -417,17 +443,29 @@ class Router:
             self._placed(placed)
         for agent in self._agents.values():
             agent.presence_changed(changes, now)
+        self.objects.presence_changed(changes, now)
 
     def _writes_concluded(self, now: Instant) -> None:
         for concluded in self.foundation.writes.concluded():
             if concluded.request_id is None:
                 continue
             self.user.written(concluded.request_id, concluded.copies)
+            self.objects.written(concluded.request_id, concluded.copies)
             self.desk.written(concluded.request_id, concluded.copies)
 
     def _placed(self, placed: CopiesPlaced | None) -> None:
-        if placed is not None:
-            self.user.placed(placed)
+        if placed is not None and not self.objects.placed(placed):
+            self.repository.placed(placed)
+
+    def _counted(self, counted: CopiesCounted | None, now: Instant) -> None:
+        if counted is not None and not self.objects.counted(counted):
+            self.repository.counted(counted, now)
+
+    def _look_after_objects(self, now: Instant) -> None:
+        """Forget what nothing refers to, neither in the group nor at work here."""
+        found = self.foundation
+        at_work = (*found.placing.objects(), *self.repository.on_their_way())
+        found.upkeep.look((*found.references.objects(), *at_work), now)
 
     def _heard(self, peer: NodeId, now: Instant) -> None:
         """Whatever a peer says proves that it lives."""

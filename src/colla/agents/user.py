@@ -20,8 +20,6 @@ from colla.agents.requests import (
     ExplainService,
     LocateService,
     ModifyService,
-    ObjectPlaced,
-    PlaceObject,
     Request,
     ServiceLocated,
     SetActive,
@@ -30,6 +28,7 @@ from colla.agents.requests import (
 )
 from colla.kernel.effects import Answer, Refusal
 from colla.kernel.messages import Message, Timer
+from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.errors import CollaError
@@ -37,9 +36,8 @@ from colla.model.ids import MemberId, NodeId, ReplicaId, ServiceId
 from colla.model.location import Location
 from colla.model.record import TOPIC_CATALOGUE, Key
 from colla.protocol.catalogue.catalogue import Catalogue
-from colla.protocol.copies.placing import CopiesPlaced, CopyPlacing
 from colla.protocol.locations.messages import AskWhy, Explanation, Locate, Located, LocationFailed
-from colla.protocol.rendezvous import nearest, nearest_spread
+from colla.protocol.rendezvous import nearest
 from colla.protocol.views import PresenceChange
 
 Submit = Callable[[int, str, Sequence[tuple[Key, bytes]], Instant], None]
@@ -50,12 +48,6 @@ class RefreshDue(Timer, frozen=True):
 
     service: ServiceId
     epoch: int
-
-
-class PlaceDue(Timer, frozen=True):
-    """An object has waited long enough for somebody who could keep it."""
-
-    request: int
 
 
 class RequestDue(Timer, frozen=True):
@@ -89,29 +81,27 @@ class UserAgent(Agent):
     """See the module's docstring."""
 
     MESSAGES = (Located, Explanation)
-    TIMERS = (RefreshDue, RequestDue, PlaceDue)
+    TIMERS = (RefreshDue, RequestDue)
     REQUESTS = (
         CreateService,
         ModifyService,
         SetActive,
         SetReplicas,
         EliminateService,
-        PlaceObject,
         LocateService,
         ExplainService,
     )
 
-    def __init__(self, context: Context, catalogue: Catalogue, placing: CopyPlacing, submit: Submit) -> None:
+    def __init__(self, context: Context, catalogue: Catalogue, submit: Submit) -> None:
         super().__init__(context)
         self._config = context.config.access
         self._catalogue = catalogue
-        self._placing = placing
         self._submit = submit
         self._known: dict[ServiceId, Known] = {}
+        iterations = context.config.iterations
+        self._rhythm = Rhythm(iterations, iterations.access_at_s, context.rng)
         self._asking: dict[int, Asking] = {}
         self._writing: dict[int, ServiceId] = {}
-        self._placings: dict[int, int] = {}
-        self._unplaced: dict[int, PlaceObject] = {}
 
     # -- what the API and the gateway read ------------------------------------------------------------------
 
@@ -184,9 +174,6 @@ class UserAgent(Agent):
                         self._refresh(timer.service, now)
             case RequestDue():
                 self._request_due(timer, now)
-            case PlaceDue(request=request_id):
-                if request_id in self._unplaced:
-                    self._place(request_id, self._unplaced.pop(request_id), now)
             case _:
                 raise TypeError(f"not for a user agent: {timer!r}")
 
@@ -197,11 +184,8 @@ class UserAgent(Agent):
             for service, known in self._known.items():
                 if known.master == change.node:
                     known.master = NodeId(b"")
-                    self._refresh(service, now)
-        if self._unplaced and not self._knows_nobody():
-            for request_id, request in self._unplaced.items():
-                self._place(request_id, request, now)
-            self._unplaced.clear()
+                    if not self._rhythm.given:
+                        self._refresh(service, now)
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
         for service in services:
@@ -236,8 +220,6 @@ class UserAgent(Agent):
                 self._write(request_id, service, self._catalogue.scale(service, replicas, author), now)
             case EliminateService(service=service):
                 self._write(request_id, service, self._catalogue.eliminate(service, author), now)
-            case PlaceObject():
-                self._place_or_wait(request_id, request, now)
             case LocateService(service=service):
                 self._existing(service)
                 self.watch(service, now)
@@ -275,41 +257,6 @@ class UserAgent(Agent):
         if self._writing.pop(request_id, None) is not None:
             self._answer(request_id, refusal)
 
-    # -- objects --------------------------------------------------------------------------------------------
-
-    def _knows_nobody(self) -> bool:
-        """Whether there are other nodes and not one of them is known to be here: so it is just after a start."""
-        others = len(self.context.membership.nodes()) > 1
-        return others and len(self.context.presence.present()) <= 1
-
-    def _place_or_wait(self, request_id: int, request: PlaceObject, now: Instant) -> None:
-        """A node that just joined or started learns within a moment who is here: before that it would place nothing."""
-        if not self._knows_nobody() or len(self._unplaced) >= self.context.config.requests_pending_max:
-            self._place(request_id, request, now)
-            return
-        self._unplaced[request_id] = request
-        self.context.outbox.wake_in(self.context.config.copies.place_patience_s, PlaceDue(request_id), now)
-
-    def _place(self, request_id: int, request: PlaceObject, now: Instant) -> None:
-        me = self.context.identity.node
-        present = self.context.presence.carrying(AgentKind.REPOSITORY)
-        ranked = nearest_spread(request.object, present, self.context.membership.owner_of)
-        wanted = min(self.context.config.copies.copies, len(ranked))
-        kept = [me] if me in ranked[:wanted] else []
-        candidates = [node for node in ranked if node not in kept and node != me]
-        nonce, placed = self._placing.begin(
-            request.object, request.size_bytes, wanted, candidates, kept, (me,), now
-        )
-        self._placings[nonce] = request_id
-        if placed is not None:
-            self.placed(placed)
-
-    def placed(self, placed: CopiesPlaced) -> None:
-        """The router tells: a placing is over (perhaps one of the repository agent's)."""
-        request_id = self._placings.pop(placed.nonce, None)
-        if request_id is not None:
-            self._answer(request_id, ObjectPlaced(len(placed.holders), placed.wanted, placed.reasons))
-
     # -- locations ------------------------------------------------------------------------------------------
 
     def _dispatchers(self, service: ServiceId, known: NodeId) -> list[NodeId]:
@@ -332,6 +279,8 @@ class UserAgent(Agent):
         for node in asked[: 1 if fresh and known.master and not doubted else 3]:
             self.context.outbox.send(node, Locate(service, True))
         pause = self._config.refresh_interval_s if fresh else self._config.locate_timeout_s
+        if self._rhythm.given:
+            pause = self._rhythm.wait_s(now)
         self.context.outbox.wake_in(pause, RefreshDue(service, known.epoch), now)
 
     def _located(self, peer: NodeId, answer: Located, now: Instant) -> None:

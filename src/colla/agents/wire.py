@@ -8,7 +8,7 @@ from colla.agents.repository import RepositoryAgent
 from colla.agents.user import UserAgent
 from colla.kernel.codec import Codec
 from colla.kernel.messages import Message
-from colla.protocol.copies.messages import CopyAnswer
+from colla.protocol.copies.messages import CopiesHeld, CopyAnswer, CopyProgress
 from colla.protocol.membership.admission import Admission
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.presence.introductions import Introductions
@@ -29,7 +29,9 @@ MESSAGES: tuple[type[Message], ...] = tuple(
             *Executor.MESSAGES,
             *RepositoryAgent.MESSAGES,
             *UserAgent.MESSAGES,
+            CopiesHeld,
             CopyAnswer,
+            CopyProgress,
         )
     )
 )

@@ -225,7 +225,61 @@ class Config(msgspec.Struct, frozen=True):
     copies: CopiesConfig = CopiesConfig()
     access: AccessConfig = AccessConfig()
     frame_bytes_max: int = 256 * 1024
+    """A node that was asked to hold a copy and says nothing for so long is given up."""
+    progress_interval_s: float = 2.0
     story_entries_max: int = 256
     requests_pending_max: int = 256
     request_timeout_s: float = 30.0
     goodbye_s: float = 0.5
+    """Objects counted at a time; of more, the next ones at the next check."""
+    remakes_at_once: int = 8
+    remake_bytes_s: float = 2_000_000.0
+    """What a node lets others fetch for copies that are not urgent, on average."""
+    remake_burst_bytes: float = 64_000_000.0
+    surplus_kept_s: float = 3600.0
+    """A copy on a node that need not hold one goes when the others have been enough for so long."""
+    healers_asked_max: int = 16
+    counts_open_max: int = 64
+    counted_per_request_max: int = 4096
+
+
+class MessagingConfig(msgspec.Struct, frozen=True):
+    """Messages between members and their receipts (DESIGN section 9)."""
+
+    text_bytes_max: int = 28 * 1024
+    """With all wrapped keys and recipients it fits one record."""
+    recipients_named_max: int = 64
+    keys_per_letter_max: int = 128
+    computers_max: int = 512
+    """Computers of all recipients together; wrapping a key takes about 0.1 ms each."""
+    letters_kept: int = 256
+    letters_bytes: int = 1024 * 1024
+    receipts_kept: int = 256
+    receipts_bytes: int = 256 * 1024
+    receipt_delay_s: float = 0.3
+    receipt_ids_max: int = 256
+    receipts_pending_max: int = 4096
+
+
+class HappeningsConfig(msgspec.Struct, frozen=True):
+    """Events of the group and of applications (DESIGN section 9)."""
+
+    group_told: bool = True
+    """Whether what happens to members and services becomes an event of the group."""
+    data_bytes_max: int = 16 * 1024
+    topic_chars_max: int = 64
+    text_chars_max: int = 300
+    events_kept: int = 512
+    events_bytes: int = 512 * 1024
+    group_kept: int = 256
+    group_bytes: int = 128 * 1024
+    told_at_once_max: int = 4
+    told_again_s: float = 60.0
+    """Of one kind about one service so many at once, then one in such a time: what flaps fills nobody's history."""
+    told_about_max: int = 1024
+    told_pending_max: int = 64
+    subscribers_max: int = 256
+    found_max: int = 256
+    found_bytes_max: int = 1024 * 1024
+    wait_s_max: float = 25.0
+    waiting_max: int = 128

@@ -114,7 +114,7 @@ class FetchObject(Effect, frozen=True):
 
 
 class ForgetObject(Effect, frozen=True):
-    """Remove an object from this node's disk. Ends in ObjectForgotten."""
+    """Remove an object from this node's disk. Ends in ObjectForgotten, or in ObjectKept while it is in use."""
 
     id: int
     object: ObjectId

@@ -169,6 +169,14 @@ class ObjectFetched(Event, frozen=True):
     size_bytes: int = 0
 
 
+class FetchProgressed(Event, frozen=True):
+    """A fetch goes on: so many bytes of the object are on this node's disk."""
+
+    id: int
+    object: ObjectId
+    done_bytes: int
+
+
 class FetchFailed(Event, frozen=True):
     """The object could not be fetched from any of the holders."""
 
@@ -181,6 +189,19 @@ class ObjectForgotten(Event, frozen=True):
     """The object is gone from this node's disk."""
 
     id: int
+    object: ObjectId
+
+
+class ObjectKept(Event, frozen=True):
+    """The object stays on this node's disk for now: something here reads or fetches it."""
+
+    id: int
+    object: ObjectId
+
+
+class RemnantLeft(Event, frozen=True):
+    """A part of the object is on this node's disk: bringing the whole, for somebody here, broke off."""
+
     object: ObjectId
 
 

@@ -69,6 +69,7 @@ class BadPath(CollaError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__("bad_path", f"The file name {path!r} {reason}.", "Rename or remove the file.")
         self.path = path
+        self.reason = reason
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

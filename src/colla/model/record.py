@@ -17,6 +17,11 @@ from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
 
 TOPIC_MEMBERSHIP = "membership"
 TOPIC_CATALOGUE = "catalogue"
+TOPIC_MESSAGES = "messages"
+TOPIC_RECEIPTS = "receipts"
+TOPIC_EVENTS = "events"
+TOPIC_HAPPENINGS = "happenings"
+TOPIC_OBJECTS = "objects"
 
 
 @total_ordering

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, cast
 
 from colla.agents.agent import Context
-from colla.agents.requests import ExplainService, LocateService, ObjectPlaced, PlaceObject, ServiceLocated
+from colla.agents.requests import ExplainService, LocateService, ServiceLocated
 from colla.agents.user import UserAgent
 from colla.kernel.config import Config
 from colla.kernel.effects import Answer, Effect, Refusal, Send, WakeAt
@@ -19,8 +19,6 @@ from colla.model.keys import SecretKey
 from colla.model.location import Location
 from colla.model.service import Service, Specification
 from colla.protocol.catalogue.catalogue import Catalogue
-from colla.protocol.copies.messages import CopyAnswer, KeepCopy
-from colla.protocol.copies.placing import CopyPlacing
 from colla.protocol.locations.messages import AskWhy, Explanation, Locate, Located, LocationFailed
 from colla.protocol.views import Identity, PresenceChange, PresencePhase
 
@@ -43,7 +41,6 @@ class World:
         self.outbox = Outbox(1)
         specification = Specification("web", OWNER, 1, OBJECT, 10, "static")
         self.existing: Service | None = Service(SERVICE, specification, True, 2)
-        self.placing = CopyPlacing(Config().copies, self.outbox)
         context = Context(
             identity=Identity(cast(Any, b"g" * 32), ME),
             config=Config(),
@@ -58,7 +55,7 @@ class World:
             own=cast(Any, None),
             partners=cast(Any, None),
         )
-        self.agent = UserAgent(context, cast(Catalogue, self), self.placing, lambda *words: None)
+        self.agent = UserAgent(context, cast(Catalogue, self), lambda *words: None)
 
     def carrying(self, agent: AgentKind) -> tuple[NodeId, ...]:
         return tuple(self.here)
@@ -218,42 +215,6 @@ def test_a_failed_location_is_hinted_to_the_master_and_asked_anew() -> None:
     messages = [e.message for e in world.effects() if isinstance(e, Send)]
     assert LocationFailed(SERVICE, ReplicaId(b"\x02" * 16)) in messages
     assert any(isinstance(message, Locate) for message in messages)
-
-
-def test_copies_of_an_object_go_to_others_when_this_node_keeps_none() -> None:
-    world = World([node(1), node(2)])
-    world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
-    asks = [e for e in world.effects() if isinstance(e, Send) and isinstance(e.message, KeepCopy)]
-    assert sorted(ask.to for ask in asks) == [node(1), node(2)]
-    for ask in asks:
-        placed = world.placing.answered(
-            ask.to, CopyAnswer(OBJECT, cast(KeepCopy, ask.message).nonce, True), NOW
-        )
-        if placed is not None:
-            world.agent.placed(placed)
-    assert answers(world.effects()) == [ObjectPlaced(2, 2, ())]
-
-
-def test_an_object_waits_a_moment_for_somebody_to_be_here() -> None:
-    world = World([])
-    world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
-    effects = world.effects()
-    assert not [e for e in effects if isinstance(e, Send)]
-    (wake,) = [e for e in effects if isinstance(e, WakeAt)]
-    world.here[node(1)] = None
-    world.agent.presence_changed([], NOW)
-    asks = [e for e in world.effects() if isinstance(e, Send) and isinstance(e.message, KeepCopy)]
-    assert [ask.to for ask in asks] == [node(1)]
-    world.agent.timer(wake.timer, 0.0, NOW)
-    assert not [e for e in world.effects() if isinstance(e, Send)], "it is placed once"
-
-
-def test_an_object_that_nobody_can_keep_is_told_so_in_the_end() -> None:
-    world = World([])
-    world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
-    (wake,) = [e for e in world.effects() if isinstance(e, WakeAt)]
-    world.agent.timer(wake.timer, 0.0, NOW)
-    assert answers(world.effects()) == [ObjectPlaced(0, 0, ())]
 
 
 def test_an_unknown_service_is_told() -> None:

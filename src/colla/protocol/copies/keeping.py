@@ -2,14 +2,18 @@
 
 Transitions of one object that was asked for:
 
-    unknown    KeepCopy, room          -> fetching (FetchObject)
+    unknown    KeepCopy, room          -> waiting, fetching when there is a slot (FetchObject)
     unknown    KeepCopy, no room       -> refused
-    fetching   KeepCopy                -> fetching, one more asker
+    waiting,
+    fetching   KeepCopy                -> the same, one more asker
+    waiting,
+    fetching   KeepingDue              -> the same; every asker is told (CopyProgress)
     fetching   ObjectFetched           -> held; every asker is answered
     fetching   FetchFailed             -> unknown; every asker is refused
     held       KeepCopy                -> answered at once
 
-Invariant: at most `fetches_at_once` fetches run; the others queue (bounded).
+Invariants: at most `fetches_at_once` fetches run; the others queue (bounded). What was promised and is not here
+yet counts against the owner's disk like what is.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ import msgspec
 
 from colla.kernel.config import CopiesConfig
 from colla.kernel.effects import FetchObject
-from colla.kernel.events import FetchFailed, ObjectFetched
+from colla.kernel.events import FetchFailed, FetchProgressed, ObjectFetched
 from colla.kernel.outbox import Outbox
+from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ObjectId
 from colla.protocol.copies.holdings import Holdings
-from colla.protocol.copies.messages import CopyAnswer, KeepCopy
+from colla.protocol.copies.messages import CopyAnswer, CopyProgress, KeepCopy, KeepingDue
 
 QUEUE_MAX = 1024
 
@@ -36,10 +41,11 @@ class Wanted(msgspec.Struct):
     size_bytes: int
     holders: tuple[NodeId, ...]
     askers: list[tuple[NodeId, int]]
+    done_bytes: int = 0
 
 
 class CopyKeeping:
-    """The repository agent's side of `KeepCopy`."""
+    """The repository agent's side of `KeepCopy`. `room_bytes` is what the owner gives and nothing takes yet."""
 
     def __init__(
         self, config: CopiesConfig, outbox: Outbox, holdings: Holdings, room_bytes: Callable[[], int]
@@ -50,8 +56,9 @@ class CopyKeeping:
         self._room_bytes = room_bytes
         self._queue: dict[ObjectId, Wanted] = {}
         self._fetching: dict[int, Wanted] = {}
+        self._telling = False
 
-    def asked(self, peer: NodeId, ask: KeepCopy) -> None:
+    def asked(self, peer: NodeId, ask: KeepCopy, now: Instant) -> None:
         """Somebody wants a copy here."""
         if self._holdings.holds(ask.object):
             self._outbox.send(peer, CopyAnswer(ask.object, ask.nonce, True))
@@ -67,7 +74,31 @@ class CopyKeeping:
             return
         holders = ask.holders if peer in ask.holders else (*ask.holders, peer)
         self._queue[ask.object] = Wanted(ask.object, ask.size_bytes, holders, [(peer, ask.nonce)])
+        self._tell_later(now)
         self._pump()
+
+    def is_wanted(self, object_id: ObjectId) -> bool:
+        """Whether the object is on its way here."""
+        return self._find(object_id) is not None
+
+    def wanted(self) -> tuple[ObjectId, ...]:
+        """What is on its way here, sorted."""
+        return tuple(sorted([*self._queue, *(one.object for one in self._fetching.values())]))
+
+    def progressed(self, event: FetchProgressed) -> None:
+        """A fetch goes on."""
+        wanted = self._fetching.get(event.id)
+        if wanted is not None:
+            wanted.done_bytes = event.done_bytes
+
+    def due(self, now: Instant) -> None:
+        """Tell those who wait that their copies are on their way."""
+        self._telling = False
+        for wanted in (*self._fetching.values(), *self._queue.values()):
+            for peer, nonce in wanted.askers:
+                self._outbox.send(peer, CopyProgress(wanted.object, nonce, wanted.done_bytes))
+        if self._fetching or self._queue:
+            self._tell_later(now)
 
     def fetched(self, event: ObjectFetched) -> bool:
         """A fetch ended well; tells whether it was one of these."""
@@ -103,6 +134,11 @@ class CopyKeeping:
         if len(self._queue) >= QUEUE_MAX:
             return "too many objects are waiting"
         return ""
+
+    def _tell_later(self, now: Instant) -> None:
+        if not self._telling:
+            self._telling = True
+            self._outbox.wake_in(self._config.progress_interval_s, KeepingDue(), now)
 
     def _pump(self) -> None:
         while self._queue and len(self._fetching) < self._config.fetches_at_once:

@@ -26,6 +26,14 @@ class CopyAnswer(Message, frozen=True, tag="keep!"):
     reason: str = ""
 
 
+class CopyProgress(Message, frozen=True, tag="keep.."):
+    """The copy is on its way here (`done_bytes` of it, as far as is known): whoever asked need not give this node up."""
+
+    object: ObjectId
+    nonce: int
+    done_bytes: int = 0
+
+
 class CopyQuery(Message, frozen=True, tag="held?"):
     """Which of these objects do you hold?"""
 
@@ -40,8 +48,12 @@ class CopiesHeld(Message, frozen=True, tag="held!"):
     nonce: int
 
 
+class KeepingDue(Timer, frozen=True):
+    """Tell those who asked for copies that these are still on their way."""
+
+
 class PlacingDue(Timer, frozen=True):
-    """A placing has waited long enough for the nodes asked in this round."""
+    """A placing has waited long enough for the nodes asked in this round, unless they were heard since."""
 
     nonce: int
     round: int

@@ -4,10 +4,13 @@ Transitions of one placing:
 
     asked      a CopyAnswer(kept)      -> counted; enough -> concluded
     asked      a CopyAnswer(refused)   -> the next candidate is asked
+    asked      a CopyProgress          -> that node gets more time
     asked      PlacingDue              -> those silent are given up, the next candidates are asked
+    asked      a node is gone          -> neither asked nor counted any more, the next candidate is asked
     any        no candidate left       -> concluded with the copies there are
 
-Invariants: a node is asked once per placing; a placing concludes exactly once; at most `placings_max` are open.
+Invariants: a node is asked once per placing; a placing concludes exactly once; at most `PLACINGS_MAX` are open. A
+copy on a node that died before the conclusion does not count.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from colla.kernel.config import CopiesConfig
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ObjectId
-from colla.protocol.copies.messages import CopyAnswer, KeepCopy, PlacingDue
+from colla.protocol.copies.messages import CopyAnswer, CopyProgress, CopyQuery, KeepCopy, PlacingDue
 
 PLACINGS_MAX = 256
+REASONS_MAX = 8
 
 
 class CopiesPlaced(msgspec.Struct, frozen=True):
@@ -35,6 +39,22 @@ class CopiesPlaced(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
 
 
+class PlacingProgress(msgspec.Struct, frozen=True):
+    """How far a placing is: copies that are durable, of so many wanted; bytes of each one on its way."""
+
+    kept: int
+    wanted: int
+    size_bytes: int
+    done_bytes: tuple[int, ...]
+
+
+class Asked(msgspec.Struct):
+    """A node that was asked, when it was last heard, and how far it is."""
+
+    heard_s: float
+    done_bytes: int = 0
+
+
 class Placing(msgspec.Struct):
     """One object on its way to its copies."""
 
@@ -44,7 +64,7 @@ class Placing(msgspec.Struct):
     sources: tuple[NodeId, ...]
     candidates: list[NodeId]
     kept: list[NodeId]
-    asked: list[NodeId]
+    asked: dict[NodeId, Asked]
     reasons: list[str]
     round: int = 0
 
@@ -72,18 +92,44 @@ class CopyPlacing:
         Returns the nonce of the placing, and its conclusion when nothing has to be asked.
         """
         nonce = self._outbox.new_id()
-        placing = Placing(object_id, size_bytes, wanted, sources, list(candidates), list(kept), [], [])
+        placing = Placing(object_id, size_bytes, wanted, sources, list(candidates), list(kept), {}, [])
         if len(self._open) >= PLACINGS_MAX:
             return nonce, CopiesPlaced(nonce, object_id, tuple(kept), wanted, ("too many placings are open",))
         self._open[nonce] = placing
         return nonce, self._advance(nonce, now)
+
+    def progress(self, nonce: int) -> PlacingProgress | None:
+        """How far an open placing is."""
+        placing = self._open.get(nonce)
+        if placing is None:
+            return None
+        done = tuple(asked.done_bytes for asked in placing.asked.values())
+        return PlacingProgress(len(placing.kept), placing.wanted, placing.size_bytes, done)
+
+    def objects(self) -> tuple[ObjectId, ...]:
+        """The objects of open placings, sorted."""
+        return tuple(sorted(dict.fromkeys(placing.object for placing in self._open.values())))
+
+    def remind(self) -> None:
+        """Tell those who hold a copy already that it is still wanted, though nothing may refer to it yet."""
+        for nonce, placing in self._open.items():
+            for node in placing.kept:
+                self._outbox.send(node, CopyQuery((placing.object,), nonce))
+
+    def progressed(self, peer: NodeId, message: CopyProgress, now: Instant) -> None:
+        """A node that was asked is about it."""
+        placing = self._open.get(message.nonce)
+        asked = placing.asked.get(peer) if placing is not None else None
+        if placing is not None and asked is not None and placing.object == message.object:
+            asked.heard_s = now.boot_s
+            asked.done_bytes = min(max(message.done_bytes, 0), placing.size_bytes)
 
     def answered(self, peer: NodeId, answer: CopyAnswer, now: Instant) -> CopiesPlaced | None:
         """A repository agent answered."""
         placing = self._open.get(answer.nonce)
         if placing is None or peer not in placing.asked or placing.object != answer.object:
             return None
-        placing.asked.remove(peer)
+        del placing.asked[peer]
         if answer.kept:
             placing.kept.append(peer)
         else:
@@ -91,20 +137,27 @@ class CopyPlacing:
         return self._advance(answer.nonce, now)
 
     def due(self, timer: PlacingDue, now: Instant) -> CopiesPlaced | None:
-        """Those asked in that round took too long."""
+        """Those asked in that round took too long, if they were silent."""
         placing = self._open.get(timer.nonce)
         if placing is None or placing.round != timer.round or not placing.asked:
             return None
-        placing.reasons.extend("no answer in time" for _ in placing.asked)
-        placing.asked.clear()
+        silent_since_s = now.boot_s - self._config.put_timeout_s
+        silent = [node for node, asked in placing.asked.items() if asked.heard_s <= silent_since_s]
+        for node in silent:
+            del placing.asked[node]
+            placing.reasons.append("no answer in time")
+        if not silent:
+            self._arm(timer.nonce, placing, now)
+            return None
         return self._advance(timer.nonce, now)
 
     def drop(self, gone: Callable[[NodeId], bool], now: Instant) -> list[CopiesPlaced]:
-        """Nodes are absent: stop waiting for them."""
+        """Nodes are absent: neither wait for them nor count on them."""
         concluded = []
         for nonce, placing in list(self._open.items()):
-            if any(gone(node) for node in placing.asked):
-                placing.asked = [node for node in placing.asked if not gone(node)]
+            if any(gone(node) for node in (*placing.asked, *placing.kept)):
+                placing.asked = {node: asked for node, asked in placing.asked.items() if not gone(node)}
+                placing.kept = [node for node in placing.kept if not gone(node)]
                 done = self._advance(nonce, now)
                 if done is not None:
                     concluded.append(done)
@@ -115,16 +168,22 @@ class CopyPlacing:
         missing = placing.wanted - len(placing.kept) - len(placing.asked)
         chosen = placing.candidates[: max(0, missing)]
         del placing.candidates[: len(chosen)]
-        if chosen:
-            placing.round += 1
-            self._outbox.wake_in(self._config.put_timeout_s, PlacingDue(nonce, placing.round), now)
         for node in chosen:
-            placing.asked.append(node)
-            sources = placing.sources + tuple(n for n in placing.kept if n not in placing.sources)
+            placing.asked[node] = Asked(now.boot_s)
+        sources = tuple(dict.fromkeys((*placing.sources, *placing.kept)))
+        for node in chosen:
             self._outbox.send(node, KeepCopy(placing.object, placing.size_bytes, sources, nonce))
         if placing.asked:
+            if chosen:
+                self._arm(nonce, placing, now)
             return None
         del self._open[nonce]
-        return CopiesPlaced(
-            nonce, placing.object, tuple(placing.kept), placing.wanted, tuple(placing.reasons[:8])
-        )
+        reasons = tuple(placing.reasons[:REASONS_MAX])
+        return CopiesPlaced(nonce, placing.object, tuple(placing.kept), placing.wanted, reasons)
+
+    def _arm(self, nonce: int, placing: Placing, now: Instant) -> None:
+        """Wake when the one that was silent longest has been so for too long."""
+        placing.round += 1
+        longest_s = now.boot_s - min(asked.heard_s for asked in placing.asked.values())
+        pause_s = max(self._config.put_timeout_s - longest_s, self._config.progress_interval_s)
+        self._outbox.wake_in(pause_s, PlacingDue(nonce, placing.round), now)

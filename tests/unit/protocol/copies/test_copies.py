@@ -20,6 +20,7 @@ from colla.protocol.copies.upkeep import Upkeep
 OBJECT = ObjectId(b"o" * 32)
 NOW = Instant(100.0, 1_000_000.0)
 CONFIG = CopiesConfig()
+LATE = NOW.later(CONFIG.put_timeout_s)
 
 
 def node(number: int) -> NodeId:
@@ -33,6 +34,11 @@ def asked(outbox: Outbox) -> list[NodeId]:
         for effect in outbox.drain()
         if isinstance(effect, Send) and isinstance(effect.message, KeepCopy)
     ]
+
+
+def fetches(outbox: Outbox) -> list[FetchObject]:
+    """What is to be fetched since the last look."""
+    return [effect for effect in outbox.drain() if isinstance(effect, FetchObject)]
 
 
 def begin(outbox: Outbox, candidates: list[NodeId], wanted: int = 3) -> tuple[CopyPlacing, int]:
@@ -59,7 +65,7 @@ def test_who_refuses_or_is_silent_or_gone_is_replaced_by_the_next() -> None:
     assert asked(outbox) == [node(3)]
     assert placing.drop(lambda other: other == node(2), NOW) == []
     assert asked(outbox) == [node(4)]
-    assert placing.due(PlacingDue(nonce, 3), NOW) is None
+    assert placing.due(PlacingDue(nonce, 3), LATE) is None
     assert asked(outbox) == [node(5)]
     placed = placing.answered(node(5), CopyAnswer(OBJECT, nonce, True), NOW)
     assert placed is not None
@@ -106,7 +112,7 @@ def test_a_placing_concludes_once_with_as_many_copies_as_there_can_be(fates: lis
         for number in range(1, 20):
             if waiting or concluded:
                 break
-            late = placing.due(PlacingDue(nonce, number), NOW)
+            late = placing.due(PlacingDue(nonce, number), NOW.later(rounds * CONFIG.put_timeout_s))
             concluded += [late] if late is not None else []
             waiting = asked(outbox)
         assert rounds < 50
@@ -117,10 +123,9 @@ def test_a_placing_concludes_once_with_as_many_copies_as_there_can_be(fates: lis
 def test_a_copy_is_fetched_once_for_all_who_asked_and_all_are_answered() -> None:
     outbox, holdings = Outbox(1), Holdings([])
     keeping = CopyKeeping(CONFIG, outbox, holdings, lambda: 1000)
-    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 7))
-    keeping.asked(node(2), KeepCopy(OBJECT, 10, (node(1),), 8))
-    (fetch,) = outbox.drain()
-    assert isinstance(fetch, FetchObject)
+    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 7), NOW)
+    keeping.asked(node(2), KeepCopy(OBJECT, 10, (node(1),), 8), NOW)
+    (fetch,) = fetches(outbox)
     assert keeping.fetched(ObjectFetched(fetch.id, OBJECT, 10))
     answers = [(effect.to, effect.message) for effect in outbox.drain() if isinstance(effect, Send)]
     assert answers == [(node(1), CopyAnswer(OBJECT, 7, True)), (node(2), CopyAnswer(OBJECT, 8, True))]
@@ -129,22 +134,21 @@ def test_a_copy_is_fetched_once_for_all_who_asked_and_all_are_answered() -> None
 def test_a_failed_fetch_refuses_and_may_be_asked_again() -> None:
     outbox = Outbox(1)
     keeping = CopyKeeping(CONFIG, outbox, Holdings([]), lambda: 1000)
-    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 7))
-    (fetch,) = outbox.drain()
-    assert isinstance(fetch, FetchObject)
+    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 7), NOW)
+    (fetch,) = fetches(outbox)
     assert keeping.failed(FetchFailed(fetch.id, OBJECT, "nobody has it"))
     (answer,) = outbox.drain()
     assert isinstance(answer, Send)
     assert answer.message == CopyAnswer(OBJECT, 7, False, "nobody has it")
-    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 9))
-    assert len(outbox.drain()) == 1
+    keeping.asked(node(1), KeepCopy(OBJECT, 10, (node(1),), 9), NOW)
+    assert len(fetches(outbox)) == 1
 
 
 def test_what_is_promised_counts_against_the_owners_disk() -> None:
     outbox = Outbox(1)
     keeping = CopyKeeping(CONFIG, outbox, Holdings([]), lambda: 25)
     for number in range(3):
-        keeping.asked(node(1), KeepCopy(ObjectId(bytes([number]) * 32), 10, (node(1),), number))
+        keeping.asked(node(1), KeepCopy(ObjectId(bytes([number]) * 32), 10, (node(1),), number), NOW)
     refused = [
         effect.message
         for effect in outbox.drain()
