@@ -16,7 +16,7 @@ from typing import Protocol
 
 from colla.kernel.messages import Message
 from colla.model.ids import NodeId
-from colla.sim.network import PASS, QUEUE_S_MAX, Network, Parcel, Relay, Station, Verdict
+from colla.sim.network import PASS, Network, Parcel, Relay, Station, Verdict
 from colla.sim.world import World
 
 IDLE_TIMEOUT_S = 30.0
@@ -102,12 +102,9 @@ class Link:
             verdict = network.judge(Parcel(one.name, other.name, message, len(frame), datagram))
         for _ in range(verdict.copies):
             if datagram:
-                left_s = network.upload_s(one, other, len(frame), self.via)
-                if left_s > QUEUE_S_MAX:
-                    continue
-                if network.is_open(one, other, self.via) and not network.is_lost(one, other, self.via):
-                    delay_s = left_s + network.delay_s(one, other, self.via) + verdict.delay_s
-                    self._world.after(delay_s, self._arrive, target, frame, -1)
+                delay_s = network.datagram_s(one, other, len(frame), self.via)
+                if delay_s is not None:
+                    self._world.after(delay_s + verdict.delay_s, self._arrive, target, frame, -1)
                 continue
             target.numbered += 1
             if target.held or not network.is_open(one, other, self.via):
@@ -117,8 +114,7 @@ class Link:
 
     def _deliver(self, target: End, frame: bytes, number: int, verdict: Verdict = PASS) -> None:
         source, station = self.other(target).links.station, target.links.station
-        left_s = self._network.upload_s(source, station, len(frame), self.via)
-        delay_s = left_s + self._network.reliable_delay_s(source, station, self.via) + verdict.delay_s
+        delay_s = self._network.frame_s(source, station, len(frame), self.via) + verdict.delay_s
         arrives_s = self._world.now_s + delay_s
         if verdict.in_order:
             arrives_s = target.coming_s = max(target.coming_s, arrives_s)

@@ -324,15 +324,44 @@ class Network:
             again_s = min(2 * again_s, RETRANSMIT_MAX_S)
         return total_s
 
+    def datagram_s(
+        self, source: Station, target: Station, size_bytes: int, via: Relay | None = None
+    ) -> float | None:
+        """Send a datagram: when it arrives, in seconds from now, or None when it is lost. One look at the path."""
+        if via is not None:
+            left_s = self.upload_s(source, target, size_bytes, via)
+            lost = left_s > QUEUE_S_MAX or self.is_lost(source, target, via)
+            open_now = self.is_open(source, target, via)
+            return left_s + self.delay_s(source, target, via) if open_now and not lost else None
+        path = self._paths.get((source.name, target.name)) or self.path(source, target)
+        left_s = self._leave(path, size_bytes)
+        if path.cut or left_s > QUEUE_S_MAX or not (source.awake and target.awake):
+            return None
+        if path.loss and self._rng.random() < path.loss:
+            return None
+        return left_s + path.delay_s + (self._rng.expovariate(1 / path.jitter_s) if path.jitter_s else 0.0)
+
+    def frame_s(self, source: Station, target: Station, size_bytes: int, via: Relay | None = None) -> float:
+        """Send a frame over an open path: when it arrives, in seconds from now, sent again until it does."""
+        if via is None:
+            path = self._paths.get((source.name, target.name)) or self.path(source, target)
+            if not path.loss:
+                jitter_s = self._rng.expovariate(1 / path.jitter_s) if path.jitter_s else 0.0
+                return self._leave(path, size_bytes) + path.delay_s + jitter_s
+        return self.upload_s(source, target, size_bytes, via) + self.reliable_delay_s(source, target, via)
+
     def upload_s(self, source: Station, target: Station, size_bytes: int, via: Relay | None = None) -> float:
         """Put so many bytes on the way: the seconds until all of them have left, after all that was sent before."""
         if via is not None:
             there_s = self.upload_s(source, via.station, size_bytes)
             return there_s + self.upload_s(via.station, target, size_bytes)
-        path = self.path(source, target)
-        if path.uplink is None:
+        return self._leave(self.path(source, target), size_bytes)
+
+    def _leave(self, path: Path, size_bytes: int) -> float:
+        uplink = path.uplink
+        if uplink is None:
             return size_bytes / path.upload_bytes_s
-        now_s, uplink = self.world.now_s, path.uplink
+        now_s = self.world.now_s
         begin_s = uplink.free_s if uplink.free_s > now_s else now_s
         uplink.free_s = begin_s + (size_bytes + PACKET_BYTES) / path.upload_bytes_s
         return uplink.free_s - now_s
