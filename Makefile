@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format reference bench lock clean
+.PHONY: help demo test check format reference bench fuzz lock clean
 
 help: $(INSTALLED) ## install everything into .venv and show this
 	@echo "Ready. Next:"
@@ -35,6 +35,9 @@ reference: $(INSTALLED) ## write the generated parts of docs/reference again, af
 
 bench: $(INSTALLED) ## the benchmark tables of docs/reference/benchmarks.md (ARGS="--quick")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(INSTALLED) ## feed hostile bytes to everything that reads bytes from others (ARGS="--inputs 1000000 wire")
+	@$(BIN)/python -m fuzz $(ARGS)
 
 lock: $(INSTALLED) ## resolve requirements.lock again after a change of pyproject.toml (UPGRADE=1: newest versions)
 	@$(BIN)/python tools/bootstrap.py lock $(if $(UPGRADE),--upgrade)
