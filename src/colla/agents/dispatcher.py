@@ -132,6 +132,8 @@ class Dispatcher(Agent):
         self._forget_all("the owner gives no dispatcher any more", now)
         for service in self._book.watched():
             self._book.forget(service)
+        # Timers are not heard while no dispatcher is carried: an alarm that waited for one could not be set again.
+        self._review_alarm.clear()
 
     def message(self, peer: NodeId, message: Message, now: Instant) -> None:
         if not self._carried:

@@ -30,6 +30,10 @@ class Alarm:
         self._epoch += 1
         self._outbox.wake_in(max(0.0, at_s - now.boot_s), self._make(self._epoch), now)
 
+    def clear(self) -> None:
+        """There is nothing to look at any more: what was set is stale."""
+        self._at_s = inf
+
     def rang(self, epoch: int) -> bool:
         """Whether the timer with this epoch is the one that counts; it is used up then."""
         if epoch != self._epoch or self._at_s == inf:

@@ -121,6 +121,7 @@ class Supervisor:
         self.capacities.clear()
         self._asked_s.clear()
         self.ordering.clear()
+        self._alarm.clear()
 
     def partners(self) -> list[NodeId]:
         """The executors' nodes with replicas of services that this node masters."""
