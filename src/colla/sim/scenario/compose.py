@@ -319,8 +319,10 @@ class Composer:
         node, lasts_s, rng = self._any_node(), self._lasts_s(12.0), self._rng
         match rng.randrange(5):
             case 0:
-                ready_s = round(rng.uniform(1.0, 20.0), 1)
-                bad = environments.BadEnvironment(at_s=at_s, node=node, lasts_s=lasts_s, ready_s=ready_s)
+                ready_s, prepare_s = round(rng.uniform(0.5, 20.0), 1), round(rng.expovariate(0.3), 1)
+                bad = environments.BadEnvironment(
+                    at_s=at_s, node=node, lasts_s=lasts_s, prepare_s=prepare_s, ready_s=ready_s
+                )
             case 1:
                 crash_after_s = round(rng.uniform(0.0, 6.0), 2)
                 bad = environments.BadEnvironment(

@@ -72,9 +72,10 @@ class Play:
         self.form()
         self.act()
         self.stage.peace()
-        self.consistent_s = settle(
-            self.group, self.scenario.consistent_within_s, self.checks, self.scenario.stays_s
-        )
+        within_s = self.scenario.consistent_within_s
+        took_s = settle(self.group, within_s, self.checks, self.scenario.stays_s)
+        self.group.until(self.all_belong, within_s, "(e) whoever holds a ticket belongs, and all know all members")
+        self.consistent_s = took_s
 
     def form(self) -> None:
         """Found, join, deploy; then everybody gives what they give."""
@@ -98,6 +99,12 @@ class Play:
         for act in self.scenario.all_acts(world.random("patterns")):
             world.at(begun_s + act.at_s, self.stage.perform, act)
         self.group.run(self.scenario.ends_s)
+
+    def all_belong(self) -> bool:
+        """Whether everybody who was let in belongs, by the account of all."""
+        up = [one for one in self.group.up() if one.name not in self.stage.left]
+        known = [one.core.membership.fingerprint() for one in up]
+        return all(self.group.joined(one) for one in up) and len(dict.fromkeys(known)) == 1
 
     def outcome(self, verdict: Verdict, why: str = "", report: str = "") -> Outcome:
         """What there is to tell."""
@@ -128,7 +135,11 @@ def run_scenario(scenario: Scenario, seed: int, replay: str = "") -> Outcome:
 
     Raises `CollaError("bad_scenario")` when its configuration cannot be.
     """
-    play = Play(scenario, seed, replay)
+    return play_out(Play(scenario, seed, replay))
+
+
+def play_out(play: Play) -> Outcome:
+    """Run what was prepared, and say how it went."""
     try:
         play.run()
     except Violation as violation:
@@ -137,7 +148,8 @@ def run_scenario(scenario: Scenario, seed: int, replay: str = "") -> Outcome:
         return play.outcome("not consistent", first_line(failed), play.report(str(failed)))
     except Exception as error:
         # Whatever the agents raise is a bug of theirs: it is told with all that led to it.
-        story = play.group.describe("".join(traceback.format_exception(error)).rstrip(), play.group.computers)
+        raised = "".join(traceback.format_exception(error)).rstrip()
+        story = play.group.describe(raised, play.group.computers)
         return play.outcome("crashed", f"{type(error).__name__}: {first_line(error)}", play.report(story))
     return play.outcome("consistent")
 
