@@ -116,6 +116,11 @@ class EnvironmentClient:
         await client._attach_or_spawn()
         return client
 
+    @property
+    def pid(self) -> int:
+        """The process of the program as it was started or found last; 0 when that lives no more."""
+        return self._process.pid if self._process is not None else 0
+
     # --- the program -------------------------------------------------------------------------------------
 
     async def _attach_or_spawn(self) -> None:

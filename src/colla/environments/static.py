@@ -1,27 +1,23 @@
 """The static environment: the files of a folder over HTTP. Nothing is executed.
 
-All replicas are served by the one program, each on its own Unix socket. An entity tag is a hash of the content,
-so that the same file has the same tag on every replica and a client may go on at another one (RFC 9110). Paths
-never lead out of the folder, whatever symbolic links are in it; hidden files are not served.
+All replicas are served by the one program, each on its own Unix socket; what their folders hold is told by `site`.
+A folder's own `404.html` answers for what is missing, and its `200.html` (or the page that the variable `FALLBACK`
+names) for every path that names no file, as applications want that do their routing in the browser.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
-from collections import OrderedDict
 from collections.abc import AsyncIterator
-from email.utils import formatdate, parsedate_to_datetime
-from mimetypes import MimeTypes
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import web
-from blake3 import blake3
 
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
+from colla.environments.driver import fault
 from colla.environments.folders import Place
 from colla.environments.protocol import (
     PROTOCOL_VERSION,
@@ -34,159 +30,20 @@ from colla.environments.protocol import (
     ReplicaStats,
     StopSignal,
 )
+from colla.environments.site import CHUNK_BYTES, Found, Page, Range, Site, accepted, parse_range
 
-CHUNK_BYTES: Final = 256 << 10
-CACHED_FILE_BYTES_MAX: Final = 64 << 10
-"""Files up to this size are answered from memory."""
-CACHED_FILES_MAX: Final = 256
-"""Per replica: at most 16 MiB."""
-TAGS_MAX: Final = 8192
-"""Entity tags remembered per replica."""
-PATH_BYTES_MAX: Final = 4096
-
-TYPES: Final = MimeTypes()
-"""Python's own table, not the computer's, so that all replicas answer alike."""
-for _suffix, _type in {
-    ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".webp": "image/webp",
-    ".avif": "image/avif", ".woff": "font/woff", ".woff2": "font/woff2", ".ttf": "font/ttf", ".md": "text/markdown",
-    ".webmanifest": "application/manifest+json", ".map": "application/json", ".ico": "image/x-icon",
-    ".m3u8": "application/vnd.apple.mpegurl", ".ics": "text/calendar", ".xml": "application/xml", ".yaml": "application/yaml",
-}.items():  # fmt: skip
-    TYPES.add_type(_type, _suffix)
-ENCODINGS: Final = {
-    "gzip": "application/gzip",
-    "bzip2": "application/x-bzip2",
-    "xz": "application/x-xz",
-    "br": "application/octet-stream",
-}
-TEXT_TYPES: Final = (
-    "application/json",
-    "application/manifest+json",
-    "application/xml",
-    "application/yaml",
-    "image/svg+xml",
-)
-
-
-class Found(NamedTuple):
-    """A file that may be served."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-
-class Range(NamedTuple):
-    """A part of a file, in bytes, the end excluded."""
-
-    first: int
-    end: int
-
-
-def content_type(name: str) -> str:
-    """The media type for a file name, with its charset where it is text."""
-    kind, encoding = TYPES.guess_type(name, strict=False)
-    if encoding:
-        return ENCODINGS.get(encoding, "application/octet-stream")
-    if kind is None:
-        return "application/octet-stream"
-    if kind.startswith("text/") or kind in TEXT_TYPES:
-        return f"{kind}; charset=utf-8"
-    return kind
-
-
-def parse_range(header: str, size: int) -> Range | None:
-    """One range of bytes. None to answer with the whole file; raises `ValueError` if it cannot be satisfied."""
-    unit, _, text = header.partition("=")
-    first_text, dash, last_text = text.strip().partition("-")
-    numbers = (first_text or "0") + (last_text or "0")
-    if unit.strip().lower() != "bytes" or not dash or not (numbers.isascii() and numbers.isdigit()):
-        # Several ranges, or none that we know: the whole file is always a right answer.
-        return None
-    if not first_text:
-        count = int(last_text) if last_text else 0
-        if not count or not size:
-            raise ValueError(header)
-        return Range(max(size - count, 0), size)
-    first = int(first_text)
-    if last_text and int(last_text) < first:
-        return None
-    if first >= size:
-        raise ValueError(header)
-    return Range(first, min(int(last_text) + 1, size) if last_text else size)
-
-
-class Site:
-    """The files of one replica. The folder must not change while it is served."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        self._tags: OrderedDict[Found, str] = OrderedDict()
-        self._bodies: OrderedDict[Found, bytes] = OrderedDict()
-
-    def find(self, path: str) -> Found | str | None:
-        """A file, or the path that the client should ask for instead, or None."""
-        parts = [part for part in path.split("/") if part]
-        hidden = any(part.startswith(".") and part != ".well-known" for part in parts)
-        if hidden or "\0" in path or "\\" in path or len(path) > PATH_BYTES_MAX:
-            return None
-        folder = self.root.joinpath(*parts)
-        if path.endswith("/"):
-            return self._file(folder / "index.html")
-        if found := self._file(folder):
-            return found
-        if self._file(folder / "index.html"):
-            return "/" + "/".join(parts) + "/"
-        return self._file(folder.with_name(folder.name + ".html")) if parts else None
-
-    def _file(self, path: Path) -> Found | None:
-        try:
-            real = path.resolve(strict=True)
-            if not real.is_relative_to(self.root):
-                return None
-            found = real.stat()
-        except (OSError, RuntimeError):
-            return None
-        if not stat.S_ISREG(found.st_mode) or not os.access(real, os.R_OK):
-            return None
-        return Found(real, found.st_size, found.st_mtime_ns)
-
-    async def tag(self, found: Found) -> str:
-        """The strong entity tag: a hash of the content, remembered."""
-        tag = self._tags.get(found)
-        if tag is None:
-            tag = await asyncio.to_thread(_hash, found.path)
-            self._tags[found] = tag
-            if len(self._tags) > TAGS_MAX:
-                self._tags.popitem(last=False)
-        return tag
-
-    async def body(self, found: Found) -> bytes:
-        """The content of a small file."""
-        body = self._bodies.get(found)
-        if body is None:
-            body = await asyncio.to_thread(found.path.read_bytes)
-            self._bodies[found] = body
-            if len(self._bodies) > CACHED_FILES_MAX:
-                self._bodies.popitem(last=False)
-        else:
-            self._bodies.move_to_end(found)
-        return body
-
-
-def _hash(path: Path) -> str:
-    hasher = blake3()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            hasher.update(chunk)
-    return f'"{hasher.hexdigest()[:32]}"'
+FALLBACK_VARIABLE: Final = "FALLBACK"
+FALLBACK_PAGE: Final = "200.html"
+MISSING_PAGE: Final = "404.html"
+ENCODING_HEADERS_MAX: Final = 64
+"""Different texts of Accept-Encoding that are remembered; browsers send one each."""
 
 
 def not_modified(request: web.BaseRequest, tag: str, mtime_s: int) -> bool:
     """Whether the client's copy is still right (RFC 9110, section 13)."""
     if wanted := request.headers.get("If-None-Match"):
         tags = [text.strip().removeprefix("W/") for text in wanted.split(",")]
-        return "*" in tags or tag in tags
+        return "*" in tags or tag.removeprefix("W/") in tags
     if since := request.headers.get("If-Modified-Since"):
         try:
             return mtime_s <= parsedate_to_datetime(since).timestamp()
@@ -204,6 +61,7 @@ class StaticReplica:
         self._spec = spec
         self._place = place
         self._site = Site(root)
+        self._encodings: dict[str, frozenset[str]] = {}
         self._server = web.Server(self._answer, access_log=None)
         self._listener: asyncio.Server | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -251,52 +109,62 @@ class StaticReplica:
         return await self._send(request, found)
 
     async def _missing(self, request: web.BaseRequest) -> web.StreamResponse:
-        page = self._site.find("/404.html")
-        if isinstance(page, Found) and page.size <= CACHED_FILE_BYTES_MAX:
-            body = await self._site.body(page)
-            return web.Response(status=404, body=body, headers={"Content-Type": content_type("404.html")})
+        name = self._spec.env.get(FALLBACK_VARIABLE, FALLBACK_PAGE).strip("/")
+        # A path with a suffix names a file: a page instead of it would only hide that it is missing.
+        if "." not in request.path.rpartition("/")[2] and isinstance(
+            page := self._site.find(f"/{name}"), Found
+        ):
+            return await self._send(request, page)
+        if isinstance(page := self._site.find(f"/{MISSING_PAGE}"), Found):
+            told = await self._site.page(page, frozenset())
+            if told.body is not None:
+                kind = {"Content-Type": told.headers["Content-Type"]}
+                return web.Response(status=404, body=told.body, headers=kind)
         return web.Response(status=404, text="404: there is no such page here\n")
 
+    def _accepted(self, header: str) -> frozenset[str]:
+        encodings = self._encodings.get(header)
+        if encodings is None:
+            encodings = accepted(header)
+            if len(self._encodings) < ENCODING_HEADERS_MAX:
+                self._encodings[header] = encodings
+        return encodings
+
     async def _send(self, request: web.BaseRequest, found: Found) -> web.StreamResponse:
-        tag = await self._site.tag(found)
-        mtime_s = found.mtime_ns // 10**9
-        headers = {
-            "ETag": tag,
-            "Last-Modified": formatdate(mtime_s, usegmt=True),
-            "Cache-Control": "no-cache",
-            "Accept-Ranges": "bytes",
-            "X-Content-Type-Options": "nosniff",
-        }
-        if not_modified(request, tag, mtime_s):
-            return web.Response(status=304, headers=headers)
-        headers["Content-Type"] = content_type(found.path.name)
-        part, status = Range(0, found.size), 200
-        asked = request.headers.get("Range")
-        if asked and request.method == "GET" and request.headers.get("If-Range", tag) == tag:
+        headers = request.headers
+        asked = headers.get("Range") if request.method == "GET" else None
+        # A part is one of the file as it is, never of a compressed copy.
+        encodings = frozenset[str]() if asked else self._accepted(headers.get("Accept-Encoding", ""))
+        page = await self._site.page(found, encodings)
+        if not_modified(request, page.tag, found.mtime_ns // 10**9):
+            kept = {name: text for name, text in page.headers.items() if name != "Content-Type"}
+            return web.Response(status=304, headers=kept)
+        if asked and headers.get("If-Range", page.tag) == page.tag:
             try:
-                wanted = parse_range(asked, found.size)
+                part = parse_range(asked, found.size)
             except ValueError:
                 return web.Response(status=416, headers={"Content-Range": f"bytes */{found.size}"})
-            if wanted:
-                part, status = wanted, 206
-                headers["Content-Range"] = f"bytes {part.first}-{part.end - 1}/{found.size}"
-        if found.size <= CACHED_FILE_BYTES_MAX:
-            body = await self._site.body(found)
-            return web.Response(status=status, headers=headers, body=body[part.first : part.end])
-        return await self._stream(request, found, part, web.StreamResponse(status=status, headers=headers))
+            if part is not None:
+                shown = {"Content-Range": f"bytes {part.first}-{part.end - 1}/{found.size}"}
+                return await self._send_part(request, page, part, 206, page.headers | shown)
+        return await self._send_part(request, page, Range(0, page.size), 200, page.headers)
 
-    async def _stream(
-        self, request: web.BaseRequest, found: Found, part: Range, response: web.StreamResponse
+    async def _send_part(
+        self, request: web.BaseRequest, page: Page, part: Range, status: int, headers: dict[str, str]
     ) -> web.StreamResponse:
+        if page.body is not None:
+            body = page.body if status == 200 else page.body[part.first : part.end]
+            return web.Response(status=status, headers=headers, body=body)
+        response = web.StreamResponse(status=status, headers=headers)
         response.content_length = part.end - part.first
-        with await asyncio.to_thread(found.path.open, "rb") as file:
+        with await asyncio.to_thread(page.found.path.open, "rb") as file:
             await response.prepare(request)
             left = response.content_length if request.method == "GET" else 0
             file.seek(part.first)
             while left:
                 chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
                 if not chunk:
-                    raise OSError(f"{found.path} became shorter while it was sent")
+                    raise OSError(f"{page.found.path} became shorter while it was sent")
                 await response.write(chunk)
                 left -= len(chunk)
         await response.write_eof()
@@ -313,7 +181,12 @@ class StaticDriver:
             version=colla.__version__,
             instance=instance,
             artifact_kinds=("folder",),
-            config_schema={"type": "object", "properties": {}},
+            config_schema={
+                "type": "object",
+                "properties": {
+                    "env": {"type": "object", "properties": {FALLBACK_VARIABLE: {"type": "string"}}}
+                },
+            },
             isolation="nothing-executed",
             network_modes=(),
             limits_enforced=(),
@@ -321,7 +194,14 @@ class StaticDriver:
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
-        check_artifact(spec.artifact)
+        root = check_artifact(spec.artifact)
+        fallback = spec.env.get(FALLBACK_VARIABLE)
+        if fallback is not None and not isinstance(Site(root).find(f"/{fallback.strip('/')}"), Found):
+            raise fault(
+                "fallback_missing",
+                f"{FALLBACK_VARIABLE} names {fallback!r}, which is no file of the service.",
+                "Name a page of the folder, as in index.html.",
+            )
 
     def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:
         return count_artifact(artifact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,15 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colla.environments.folders import Place
-from colla.environments.protocol import ReplicaSpec
-from colla.environments.static import (
-    CACHED_FILE_BYTES_MAX,
-    Range,
-    Site,
-    StaticDriver,
-    content_type,
-    parse_range,
-)
+from colla.environments.protocol import EnvironmentFault, ReplicaSpec
+from colla.environments.site import CACHED_FILE_BYTES_MAX, Range, Site, accepted, content_type, parse_range
+from colla.environments.static import StaticDriver
 
 BIG = bytes(range(256)) * 2048
 
@@ -64,7 +59,8 @@ class Browser:
     async def ask(
         self, path: str, method: str = "GET", **headers: str
     ) -> tuple[int, Mapping[str, str], bytes]:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        names = {"Accept-Encoding": "identity"}
+        names |= {name.replace("_", "-"): value for name, value in headers.items()}
         url = aiohttp.client.URL(f"http://site{path}", encoded=True)
         async with self.session.request(method, url, headers=names, allow_redirects=False) as response:
             return response.status, response.headers, await response.read()
@@ -156,13 +152,16 @@ async def test_conditions(browser):
         assert (await browser.ask(path, If_Modified_Since="nonsense"))[0] == 200
 
 
-async def test_the_tag_is_of_the_content_alone(root, tmp_path):
-    site = Site(root)
-    first = await site.tag(site.find("/style.css"))
+async def test_the_tag_is_of_the_content_alone(root):
+    async def tag() -> str:
+        site = Site(root)
+        return (await site.page(site.find("/style.css"), frozenset())).tag
+
+    first = await tag()
     os.utime(root / "style.css", (1, 1))
-    assert await site.tag(site.find("/style.css")) == first
+    assert await tag() == first
     (root / "style.css").write_bytes(b"body{ }")
-    assert await site.tag(site.find("/style.css")) != first
+    assert await tag() != first
 
 
 @pytest.mark.parametrize("path", ["/style.css", "/big.bin"])
@@ -182,6 +181,102 @@ async def test_ranges(browser, path):
     tag = headers["ETag"]
     assert (await browser.ask(path, Range="bytes=0-1", If_Range=tag))[0] == 206
     assert (await browser.ask(path, Range="bytes=0-1", If_Range='"old"'))[::2] == (200, whole)
+
+
+TEXT = b"the same words again and again " * 1000
+LONG = b"<p>long</p>" * 100_000
+
+
+async def test_texts_travel_compressed_to_who_accepts_that(browser, root):
+    for name, content in (
+        ("text.txt", TEXT),
+        ("long.html", LONG),
+        ("noise.txt", os.urandom(5000)),
+        ("a.png", TEXT),
+    ):
+        (root / name).write_bytes(content)
+    for path, content in (("/text.txt", TEXT), ("/long.html", LONG)):
+        status, plain, body = await browser.ask(path)
+        assert (status, body, plain["Vary"]) == (200, content, "Accept-Encoding")
+        assert "Content-Encoding" not in plain
+        status, headers, body = await browser.ask(path, Accept_Encoding="br;q=1.0, gzip;q=0.8, *;q=0.1")
+        assert (status, headers["Content-Encoding"], gzip.decompress(body)) == (200, "gzip", content)
+        assert headers["Content-Type"] == plain["Content-Type"] and len(body) < len(content) / 10
+        assert headers["Content-Length"] == str(len(body)) and headers["Vary"] == "Accept-Encoding"
+        assert headers["ETag"] != plain["ETag"] and headers["ETag"].startswith("W/")
+        again = await browser.ask(path, Accept_Encoding="gzip", If_None_Match=headers["ETag"])
+        assert again[0] == 304 and again[1]["Vary"] == "Accept-Encoding"
+        head = await browser.ask(path, method="HEAD", Accept_Encoding="gzip")
+        assert (head[1]["Content-Length"], head[2]) == (str(len(body)), b"")
+        # A part is always one of the file itself; a compressed copy's tag names no part.
+        status, _, part = await browser.ask(path, Accept_Encoding="gzip", Range="bytes=4-9")
+        assert (status, part) == (206, content[4:10])
+        whole = await browser.ask(path, Accept_Encoding="gzip", Range="bytes=4-9", If_Range=headers["ETag"])
+        assert whole[::2] == (200, content)
+    for path in ("/noise.txt", "/a.png", "/style.css"):
+        assert "Content-Encoding" not in (await browser.ask(path, Accept_Encoding="gzip"))[1]
+
+
+async def test_what_was_compressed_before_is_used(browser, root):
+    (root / "text.txt").write_bytes(TEXT)
+    (root / "text.txt.br").write_bytes(b"as brotli made it")
+    status, headers, body = await browser.ask("/text.txt", Accept_Encoding="gzip, br")
+    assert (status, body, headers["Content-Encoding"]) == (200, b"as brotli made it", "br")
+    assert headers["Content-Type"] == "text/plain; charset=utf-8" and not headers["ETag"].startswith("W/")
+    status, headers, body = await browser.ask("/text.txt", Accept_Encoding="gzip")
+    assert (headers["Content-Encoding"], gzip.decompress(body)) == ("gzip", TEXT)
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        ("", ""), ("gzip", "gzip"), ("gzip, deflate, br, zstd", "gzip br"), ("gzip;q=0", ""), ("gzip; q=0.000, br", "br"),
+        ("*", "gzip br"), ("*;q=0, br", "br"), ("GZIP ; q=0.5", "gzip"), ("identity", ""), ("gzip;q=0, *", "br"),
+    ],
+)  # fmt: skip
+def test_which_encodings_are_accepted(header, allowed):
+    assert accepted(header) == frozenset(allowed.split())
+
+
+@pytest.mark.parametrize(("variables", "page"), [({}, "200.html"), ({"FALLBACK": "/app.html"}, "app.html")])
+async def test_routing_in_the_browser(root, tmp_path, page, variables):
+    (root / page).write_text("<h1>app</h1>")
+    (root / "404.html").write_text("lost")
+    place = Place(tmp_path / "replica", tmp_path / "site.sock")
+    spec = ReplicaSpec(replica="ab" * 16, service="site", artifact=str(root), env=variables)
+    replica = await StaticDriver("test").launch(spec, place)
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(place.endpoint))) as session:
+        browser = Browser(session)
+        for path in ("/users/7", "/nothing", "/docs/deep/er/"):
+            status, headers, body = await browser.ask(path)
+            assert (status, headers["Content-Type"], body) == (
+                200,
+                "text/html; charset=utf-8",
+                b"<h1>app</h1>",
+            )
+        assert (await browser.ask("/nothing.js"))[::2] == (404, b"lost")
+        assert (await browser.ask("/about"))[2] == b"about"
+    await replica.stop("SIGTERM", 0.1)
+
+
+def test_a_fallback_that_is_not_there_is_refused(root):
+    spec = ReplicaSpec(
+        replica="ab" * 16, service="site", artifact=str(root), env={"FALLBACK": "../outside.txt"}
+    )
+    with pytest.raises(EnvironmentFault) as refused:
+        StaticDriver("test").check(spec, False)
+    assert refused.value.code == "fallback_missing"
+
+
+async def test_memory_is_bounded(root, monkeypatch):
+    monkeypatch.setattr("colla.environments.site.CACHE_BYTES_MAX", 100_000)
+    for number in range(10):
+        (root / f"{number}.txt").write_bytes(os.urandom(30_000))
+    site = Site(root)
+    for number in [*range(10), 3, 3, 9]:
+        page = await site.page(site.find(f"/{number}.txt"), frozenset())
+        assert page.body == (root / f"{number}.txt").read_bytes()
+        assert sum(len(kept.body) for kept in site._pages.values()) <= 100_000
 
 
 async def test_big_files_are_streamed_to_many(browser):
