@@ -10,7 +10,7 @@ longer than others would wait, this node masters nothing and listens before it c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import assert_never
 
@@ -18,6 +18,7 @@ from colla.agents.agent import Agent, Context
 from colla.agents.executor import setting_of
 from colla.kernel.events import Event, Persisted
 from colla.kernel.messages import Message, Timer
+from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId, ServiceId
@@ -63,8 +64,30 @@ from colla.protocol.views import PresenceChange
 
 MASTERING = "mastering"
 SECONDARY = "secondary"
+GOSSIP_AFTER_S = 4.0
+"""In an iteration, masters are compared when elections are over."""
 REVIEW_SOONEST_S = 0.01
 """A review never asks for another one sooner than this."""
+
+
+class Unseen:
+    """Who came and went since the last look, where presence is not acted upon at once."""
+
+    def __init__(self) -> None:
+        self._appeared: dict[NodeId, None] = {}
+        self._gone: dict[NodeId, None] = {}
+
+    def note(self, appeared: Sequence[NodeId], gone: Sequence[NodeId]) -> None:
+        self._appeared.update(dict.fromkeys(appeared))
+        self._gone.update(dict.fromkeys(gone))
+
+    def take(self, present: Callable[[NodeId], bool]) -> tuple[list[NodeId], list[NodeId]]:
+        """Who came and is here, and who went (a node may have done both); none of it is told again."""
+        appeared = [node for node in self._appeared if present(node)]
+        gone = list(self._gone)
+        self._appeared.clear()
+        self._gone.clear()
+        return appeared, gone
 
 
 class Dispatcher(Agent):
@@ -91,6 +114,9 @@ class Dispatcher(Agent):
         self._carried = False
         self._reclaims: dict[int, tuple[ServiceId, Ballot]] = {}
         self._told_partners: dict[str, list[NodeId]] = {}
+        self._unseen = Unseen()
+        iterations = context.config.iterations
+        self._rhythm = Rhythm(iterations, iterations.supervision_at_s, context.rng)
 
     # -- what the API and the simulator read -------------------------------------------------------------------
 
@@ -197,15 +223,22 @@ class Dispatcher(Agent):
         for node in gone:
             self._echoes.forget(node)
             self._executors.forget(node)
+        if self._config.on_events:
+            self._look_around(appeared, gone, now)
+            self._finish(now)
+        else:
+            self._unseen.note(appeared, gone)
+
+    def _look_around(self, appeared: Sequence[NodeId], gone: Sequence[NodeId], now: Instant) -> None:
+        """Act upon who came and who went."""
         self._supervisor.presence_changed(appeared, gone, now)
         self._announcing.presence_changed(now)
         dispatchers = self._setting.dispatchers()
         for node in appeared:
             if node in dispatchers:
                 self._announcing.appeared(node, now)
-        self._supervisor.evaluate_all(now)
+        self._supervisor.evaluate_all(now, looks=True)
         self._review_all(now)
-        self._finish(now)
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
         if not self._carried:
@@ -407,16 +440,23 @@ class Dispatcher(Agent):
     def _begin_intervals(self, now: Instant) -> None:
         self._epoch += 1
         jitter = self.context.rng.random()
-        pause_s = jitter * self._config.mastership_interval_s
-        self.context.outbox.wake_in(pause_s, MastershipDue(self._epoch), now)
+        self._interval_in(jitter * self._config.mastership_interval_s, now)
         self._gossip_in(now)
+
+    def _interval_in(self, pause_s: float, now: Instant) -> None:
+        wait_s = self._rhythm.wait_s(now) if self._rhythm.given else pause_s
+        self.context.outbox.wake_in(wait_s, MastershipDue(self._epoch), now)
 
     def _gossip_in(self, now: Instant) -> None:
         pause_s = self._config.gossip_interval_s * (0.5 + self.context.rng.random())
-        self.context.outbox.wake_in(pause_s, GossipDue(self._epoch), now)
+        wait_s = self._rhythm.wait_s(now) + GOSSIP_AFTER_S if self._rhythm.given else pause_s
+        self.context.outbox.wake_in(wait_s, GossipDue(self._epoch), now)
 
     def _interval(self, now: Instant) -> None:
-        self.context.outbox.wake_in(self._config.mastership_interval_s, MastershipDue(self._epoch), now)
+        self._interval_in(self._config.mastership_interval_s, now)
+        if not self._config.on_events:
+            appeared, gone = self._unseen.take(self.context.presence.is_present)
+            self._look_around(appeared, gone, now)
         self._announcing.interval(now)
         self._supervisor.ordering.interval(now)
         self._answering.expire(now)

@@ -19,26 +19,27 @@ from colla.kernel.durable import Durable
 from colla.kernel.effects import StoreCell
 from colla.kernel.messages import Message, Timer
 from colla.kernel.outbox import Outbox
+from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import NodeId, ObjectId
 from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_OBJECTS, Key, SignedRecord
 from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
-from colla.protocol.copies.holdings import Holdings
 from colla.protocol.copies.counting import CopyCounting
+from colla.protocol.copies.holdings import Holdings
 from colla.protocol.copies.placing import CopyPlacing
 from colla.protocol.copies.upkeep import Upkeep
 from colla.protocol.membership.admission import Admission
 from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
 from colla.protocol.membership.membership import Membership
 from colla.protocol.multicast.multicast import Multicast
-from colla.protocol.presence.introductions import Introductions
 from colla.protocol.naming.names import Names, register_names
+from colla.protocol.presence.introductions import Introductions
 from colla.protocol.presence.presence import Presence
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.writes import Writes
-from colla.protocol.sessions.sessions import Sessions
 from colla.protocol.rendezvous import nearest_spread
+from colla.protocol.sessions.sessions import Sessions
 from colla.protocol.views import Identity, RecordChange
 
 START_CELL = "start"
@@ -90,8 +91,8 @@ class Foundation:
         held: Sequence[tuple[ObjectId, int]],
         own: Own,
         version: str,
-    ) -> None:
         remnants: Sequence[ObjectId] = (),
+    ) -> None:
         self.identity = identity
         self.config = config
         self.rng = rng
@@ -103,13 +104,13 @@ class Foundation:
         self.book = RecordBook(identity, config.records, rng, self.outbox, durable)
         self.book.register(TOPIC_MEMBERSHIP, check_record)
         register_catalogue(self.book)
-        self.membership = Membership(identity.group, self.book)
         register_names(self.book)
+        self.membership = Membership(identity.group, self.book)
         self.book.judge_authors(lambda node: self.membership.node(node) is not None)
         self.catalogue = Catalogue(self.book, self.membership)
-        self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
         self.names = Names(self.book, self.membership)
         self.references = References(self.book, self.membership, self.catalogue, self.names)
+        self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
         self.multicast = Multicast(identity, config.records, rng, self.outbox, self.codec)
         self.writes = Writes(identity, config.records, self.outbox, self.book, self.multicast)
         self.admission = Admission(
@@ -126,17 +127,20 @@ class Foundation:
             self.start_number,
             durable.cells,
             version,
+            Rhythm(config.iterations, config.iterations.presence_at_s, rng),
         )
         self.introductions = Introductions(
             identity.node, config.presence, self.outbox, self.membership, self.presence, self.admission
         )
         self.holdings = Holdings(held, remnants)
         self.placing = CopyPlacing(config.copies, self.outbox)
-        self.upkeep = Upkeep(config.copies, self.outbox, self.holdings)
-        self.merged: list[RecordChange] = []
         self.counting = CopyCounting(
             identity.node, config.copies, self.outbox, self.holdings, self.repositories_for
         )
+        self.upkeep = Upkeep(config.copies, self.outbox, self.holdings)
+        self._rhythm = Rhythm(config.iterations, config.iterations.sessions_at_s, rng)
+        self._to_meet: dict[NodeId, None] = {}
+        self.merged: list[RecordChange] = []
 
     def start(self, now: Instant) -> None:
         """Ask to be woken for the first permission to write and for sessions."""
@@ -184,15 +188,28 @@ class Foundation:
         count = self.config.records.sessions_per_interval
         if not self.own.contribution.carries(AgentKind.DISPATCHER):
             count = 1
-        return self.rng.sample(candidates, min(count, len(candidates)))
+        first = [node for node in self._to_meet if node in candidates][:count]
+        rest = [node for node in candidates if node not in first]
+        self._to_meet.clear()
+        return first + self.rng.sample(rest, min(count - len(first), len(rest)))
+
+    def met(self, node: NodeId, now: Instant) -> None:
+        """A node came, or came back: what it knows and lacks is found in a session with it."""
+        if self.config.records.session_at_contact:
+            self.meet(node, now)
+        else:
+            self._to_meet[node] = None
 
     def meet(self, node: NodeId, now: Instant) -> None:
         """Hold a session over everything with a node."""
         self.sessions.open(node, TOPICS, now)
 
     def _next_epidemic(self, now: Instant) -> None:
-        jitter = 0.75 + self.rng.random() / 2
-        self.outbox.wake_in(self.config.records.session_interval_s * jitter, EpidemicDue(), now)
+        if self._rhythm.given:
+            wait_s = self._rhythm.wait_s(now)
+        else:
+            wait_s = self.config.records.session_interval_s * (0.75 + self.rng.random() / 2)
+        self.outbox.wake_in(wait_s, EpidemicDue(), now)
 
     # -- the ledger of admission ----------------------------------------------------------------------------
 

@@ -379,7 +379,7 @@ class Router:
             match conclusion:
                 case PeerAccepted(peer=peer):
                     self._presence(self.presence.peer_accepted(peer, now), now)
-                    self.foundation.meet(peer, now)
+                    self.foundation.met(peer, now)
                 case PeerDropped() | RefusedByPeer():
                     pass
                 case MembershipChanged():
@@ -438,7 +438,7 @@ class Router:
             return
         for change in changes:
             if change.appeared and change.node != self.identity.node:
-                self.foundation.meet(change.node, now)
+                self.foundation.met(change.node, now)
         for placed in self.foundation.placing.drop(lambda node: not self.presence.is_present(node), now):
             self._placed(placed)
         for agent in self._agents.values():

@@ -9,6 +9,33 @@ from __future__ import annotations
 import msgspec
 
 
+class IterationConfig(msgspec.Struct, frozen=True):
+    """Iterations (DESIGN section 12): every periodic mechanism once in each. The product has none: `length_s` is 0.
+
+    `aligned`: they follow the wall clock, and each mechanism has its moment after the beginning, in this order. Else
+    each mechanism of each node has a moment by lot. See `kernel/rhythm.py`.
+    """
+
+    length_s: float = 0.0
+    aligned: bool = False
+    presence_at_s: float = 2.5
+    sessions_at_s: float = 7.0
+    supervision_at_s: float = 11.5
+    access_at_s: float = 16.5
+
+    @property
+    def exist(self) -> bool:
+        return self.length_s > 0.0
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a moment that no iteration has."""
+        moments = (self.presence_at_s, self.sessions_at_s, self.supervision_at_s, self.access_at_s)
+        if self.length_s < 0.0:
+            raise ValueError("an iteration cannot be shorter than nothing")
+        if self.aligned and not all(0.0 <= at_s < self.length_s for at_s in moments):
+            raise ValueError("every mechanism's moment must lie within the iteration")
+
+
 class RecordConfig(msgspec.Struct, frozen=True):
     """Records, sessions and multicast (DESIGN sections 4 and 6)."""
 
@@ -22,6 +49,8 @@ class RecordConfig(msgspec.Struct, frozen=True):
     session_timeout_s: float = 5.0
     session_interval_s: float = 10.0
     sessions_per_interval: int = 1
+    session_at_contact: bool = True
+    """A session at once with whoever is met or comes back; else the next periodic one is with them."""
     first_session_wait_s: float = 5.0
     multicast_direct_max: int = 64
     multicast_batch_records_max: int = 64
@@ -68,6 +97,8 @@ class PresenceConfig(msgspec.Struct, frozen=True):
     """Heartbeats, suspicion and reconnecting (DESIGN section 5)."""
 
     watchers: int = 4
+    heartbeats: bool = True
+    """Without them, whom this node watches is asked once per interval, and only an unanswered question is silence."""
     heartbeat_interval_s: float = 1.0
     late_after_s: float = 1.2
     probe_interval_s: float = 0.2
@@ -133,6 +164,8 @@ class ElectionConfig(msgspec.Struct, frozen=True):
     claim_stale_s: float = 6.0
     """A node that is heard but has not claimed a service for so long does not master it any more."""
     gossip_interval_s: float = 5.0
+    on_events: bool = True
+    """Absences are acted upon at once; else when the mastership interval is over, with everything else."""
     witnesses_max: int = 16
     entries_per_message_max: int = 512
 
@@ -190,48 +223,18 @@ class CopiesConfig(msgspec.Struct, frozen=True):
     remake_after_s: float = 3600.0
     query_timeout_s: float = 2.0
     put_timeout_s: float = 30.0
+    """A node that was asked to hold a copy and says nothing for so long is given up."""
+    progress_interval_s: float = 2.0
     fetches_at_once: int = 2
     fetch_retry_s: float = 5.0
     objects_per_query_max: int = 256
     objects_counted_max: int = 4096
+    """Objects counted at a time; of more, the next ones at the next check."""
     check_soon_s: float = 1.0
     extra_asked: int = 2
     urgent_copies: int = 2
     unreferenced_kept_s: float = 3600.0
     place_patience_s: float = 5.0
-
-
-class AccessConfig(msgspec.Struct, frozen=True):
-    """Locations that a user agent keeps (DESIGN section 8)."""
-
-    location_ttl_s: float = 10.0
-    refresh_interval_s: float = 3.0
-    locate_timeout_s: float = 1.0
-    subscribers_max: int = 1024
-    interest_s: float = 120.0
-    services_watched_max: int = 1024
-    failed_refresh_s: float = 0.3
-    ask_again_s: float = 0.15
-
-
-class Config(msgspec.Struct, frozen=True):
-    """All sections, and what belongs to no mechanism."""
-
-    records: RecordConfig = RecordConfig()
-    membership: MembershipConfig = MembershipConfig()
-    presence: PresenceConfig = PresenceConfig()
-    election: ElectionConfig = ElectionConfig()
-    supervision: SupervisionConfig = SupervisionConfig()
-    copies: CopiesConfig = CopiesConfig()
-    access: AccessConfig = AccessConfig()
-    frame_bytes_max: int = 256 * 1024
-    """A node that was asked to hold a copy and says nothing for so long is given up."""
-    progress_interval_s: float = 2.0
-    story_entries_max: int = 256
-    requests_pending_max: int = 256
-    request_timeout_s: float = 30.0
-    goodbye_s: float = 0.5
-    """Objects counted at a time; of more, the next ones at the next check."""
     remakes_at_once: int = 8
     remake_bytes_s: float = 2_000_000.0
     """What a node lets others fetch for copies that are not urgent, on average."""
@@ -283,3 +286,56 @@ class HappeningsConfig(msgspec.Struct, frozen=True):
     found_bytes_max: int = 1024 * 1024
     wait_s_max: float = 25.0
     waiting_max: int = 128
+
+
+class AccessConfig(msgspec.Struct, frozen=True):
+    """Locations that a user agent keeps (DESIGN section 8)."""
+
+    location_ttl_s: float = 10.0
+    refresh_interval_s: float = 3.0
+    locate_timeout_s: float = 1.0
+    subscribers_max: int = 1024
+    interest_s: float = 120.0
+    services_watched_max: int = 1024
+    failed_refresh_s: float = 0.3
+    ask_again_s: float = 0.15
+    tell_changes: bool = True
+    """Masters tell subscribed user agents at once what changed; else these find out when they ask again."""
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All sections, and what belongs to no mechanism."""
+
+    iterations: IterationConfig = IterationConfig()
+    records: RecordConfig = RecordConfig()
+    membership: MembershipConfig = MembershipConfig()
+    presence: PresenceConfig = PresenceConfig()
+    election: ElectionConfig = ElectionConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    copies: CopiesConfig = CopiesConfig()
+    access: AccessConfig = AccessConfig()
+    messaging: MessagingConfig = MessagingConfig()
+    happenings: HappeningsConfig = HappeningsConfig()
+    frame_bytes_max: int = 256 * 1024
+    story_entries_max: int = 256
+    requests_pending_max: int = 256
+    request_timeout_s: float = 30.0
+    goodbye_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a period that is none, or that contradicts another."""
+        periods = {
+            "session_interval_s": self.records.session_interval_s,
+            "heartbeat_interval_s": self.presence.heartbeat_interval_s,
+            "probe_interval_s": self.presence.probe_interval_s,
+            "mastership_interval_s": self.election.mastership_interval_s,
+            "check_interval_s": self.supervision.check_interval_s,
+            "refresh_interval_s": self.access.refresh_interval_s,
+        }
+        for name, seconds in periods.items():
+            if not seconds > 0.0:
+                raise ValueError(f"{name} must be more than nothing")
+        if self.election.claim_stale_s < self.election.mastership_interval_s:
+            raise ValueError(
+                "a claim would be stale before it is repeated: claim_stale_s, mastership_interval_s"
+            )

@@ -217,6 +217,16 @@ class SimGroup:
         self._owners[name] = person
         return computer
 
+    def newcomer(self) -> Computer:
+        """A computer of a new member, off and without a ticket (`gathering` admits it)."""
+        number = len(self.computers)
+        name = f"n{number}"
+        person = self._person(f"m{number}")
+        identity = Identity(self.group, self._key(f"node/{name}"))
+        computer = self._computer(name, identity, self._gives, self._clock(name), self._line)
+        self._owners[name] = person
+        return computer
+
     def joined(self, computer: Computer) -> bool:
         """Whether the node knows that it belongs."""
         return computer.runs and computer.core.membership.node(computer.node) is not None

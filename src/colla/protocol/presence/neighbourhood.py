@@ -170,6 +170,8 @@ class Neighbourhood:
     def greet_partner(self, peer: NodeId, now: Instant) -> None:
         """A partner, or the link to one, is new: a probe brings the first echo at once."""
         pair = self._pairs.get(peer)
+        if not self._config.heartbeats:
+            return
         if peer in self._partners and pair is not None and self._links.accepted(peer):
             self._pairs.probe(peer, pair, now)
 
@@ -178,7 +180,13 @@ class Neighbourhood:
         self._links.want([node for node in (*self._near(), *self._partners) if self._table.here(node)], now)
 
     def beat(self, now: Instant) -> None:
-        """One heartbeat to each watcher, partner and whoever asked lately."""
+        """One heartbeat to each watcher, partner and whoever asked lately; without heartbeats, ask the watched."""
+        if not self._config.heartbeats:
+            for node in self._watched:
+                if self._table.here(node):
+                    self._pairs.question(node, now, self._links.accepted(node))
+            self.want_links(now)
+            return
         self._pairs.next_nonce()
         partners = [node for node in self._partners if self._table.here(node)]
         receivers = dict.fromkeys([*self._watchers, *partners, *self._pairs.askers(now.boot_s)])
@@ -196,7 +204,7 @@ class Neighbourhood:
         for node in self._minded():
             pair = self._pairs.begin(node, now_s)
             silence_s = pair.silence_s(now_s)
-            if silence_s < late_after_s:
+            if not silence_s or silence_s < late_after_s:
                 continue
             silent = silent or silence_s >= config.silence_s
             if not self._links.accepted(node):
@@ -218,7 +226,7 @@ class Neighbourhood:
             pair = self._pairs.get(node)
             if pair is not None:
                 longest_s = max(longest_s, pair.silence_s(now_s))
-        if longest_s < 0.0:
+        if longest_s < 0.0 or not (longest_s or self._config.heartbeats):
             return float("inf")
         return now_s + max(self._config.late_after_s - longest_s, self._config.probe_interval_s)
 

@@ -37,6 +37,27 @@ class Pair:
             return now_s - self.clock_s
         return now_s - self.heard_s
 
+    def unheard_s(self, now_s: float, here: bool) -> float:
+        """For how long nothing was heard that it could have said; `here`: it counts as present."""
+        return max(0.0, now_s - (self.clock_s if self.heard_s is None else self.heard_s))
+
+
+@dataclass(slots=True)
+class AskedPair(Pair):
+    """One peer where there are no heartbeats: only a question without an answer (since `asked_s`) is silence."""
+
+    asked_s: float | None = None
+
+    def silence_s(self, now_s: float) -> float:
+        """For how long a question to it is unanswered."""
+        if self.asked_s is None or (self.heard_s is not None and self.heard_s >= self.asked_s):
+            return 0.0
+        return now_s - max(self.asked_s, self.clock_s)
+
+    def unheard_s(self, now_s: float, here: bool) -> float:
+        # The zero-argument `super` does not work in a dataclass with slots.
+        return self.silence_s(now_s) if here else Pair.unheard_s(self, now_s, here)
+
 
 class Pairs:
     """All pairs of this node. Owns the nonces."""
@@ -54,8 +75,20 @@ class Pairs:
         """The pair, made when it is new."""
         pair = self._pairs.get(node)
         if pair is None:
-            pair = self._pairs[node] = Pair(clock_s)
+            kind = Pair if self._config.heartbeats else AskedPair
+            pair = self._pairs[node] = kind(clock_s)
         return pair
+
+    def question(self, node: NodeId, now: Instant, linked: bool) -> None:
+        """Without heartbeats: ask the node now, and count its silence from here unless that goes on already.
+
+        Without a link the question leaves with the first probe after it is up.
+        """
+        pair = self.begin(node, now.boot_s)
+        if isinstance(pair, AskedPair) and not pair.silence_s(now.boot_s):
+            pair.asked_s = now.boot_s
+            if linked:
+                self.probe(node, pair, now)
 
     def vouch(self, node: NodeId, now_s: float) -> None:
         """The node announced itself through others: it lives, so its silence is counted anew."""

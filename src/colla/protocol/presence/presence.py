@@ -18,10 +18,12 @@ from random import Random
 from colla.kernel.config import PresenceConfig
 from colla.kernel.messages import Message, Timer
 from colla.kernel.outbox import Outbox
+from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId
 from colla.protocol.presence.announcements import read_announcement, sign_announcement, signature_holds
+from colla.protocol.presence.beats import Beats
 from colla.protocol.presence.exchange import Exchange
 from colla.protocol.presence.gossip import CLOCK_GRAIN_S, Gossip, Spread
 from colla.protocol.presence.messages import (
@@ -78,6 +80,7 @@ class Presence:
         start_number: int,
         cells: Mapping[str, bytes] | None = None,
         version: str = "",
+        rhythm: Rhythm | None = None,
     ) -> None:
         """`spread(message, recipients, now)` sends to each recipient, unbarriered. `cells` as found on the disk."""
         self._identity = identity
@@ -102,7 +105,7 @@ class Presence:
         self._told_s: dict[NodeId, float] = {}
         self._started_s = 0.0
         self._late_s = float("-inf")
-        self._next_beat_s = 0.0
+        self._beats = Beats(config, rng, rhythm)
         self._tick_serial = 0
         self._stopping = False
         self.rejected = 0
@@ -127,7 +130,7 @@ class Presence:
         pair = self._pairs.get(node)
         if pair is None or not self._around.minds(node):
             return None
-        return max(0.0, now_s - (pair.clock_s if pair.heard_s is None else pair.heard_s))
+        return pair.unheard_s(now_s, self._table.here(node))
 
     def echoed_s(self, node: NodeId, now_s: float) -> float | None:
         pair = self._pairs.get(node)
@@ -157,7 +160,7 @@ class Presence:
         self._started_s = now.boot_s
         self._announce(now)
         self._links.dial_all([node.id for node in self._membership.nodes()], now)
-        self._next_beat_s = now.boot_s + self._rng.uniform(0.0, 1.0) * self._config.heartbeat_interval_s
+        self._beats.begin(now)
         self._schedule(now)
         return self._finish(now)
 
@@ -442,14 +445,10 @@ class Presence:
     # Time.
 
     def _tick(self, now: Instant) -> None:
-        if now.boot_s >= self._next_beat_s - CLOCK_GRAIN_S:
-            self._next_beat_s += self._config.heartbeat_interval_s
-            if self._next_beat_s <= now.boot_s:
-                self._next_beat_s = now.boot_s + self._config.heartbeat_interval_s
-            if not self._stopping:
-                self._around.beat(now)
-                self._links.seek(self.absent(), len(self._table.present()), now)
-                self._exchange.round(self._links.all_accepted(), now)
+        if self._beats.due(now) and not self._stopping:
+            self._around.beat(now)
+            self._links.seek(self.absent(), len(self._table.present()), now)
+            self._exchange.round(self._links.all_accepted(), now)
         if not self._stopping:
             for subject in self._around.judge(now):
                 self._agreed(subject, now)
@@ -469,7 +468,7 @@ class Presence:
         self._gossip.begin(subject, row.claim(), None, now)
 
     def _schedule(self, now: Instant) -> None:
-        due_s = min(self._next_beat_s, self._around.next_judgement_s(now.boot_s))
+        due_s = min(self._beats.next_s, self._around.next_judgement_s(now.boot_s))
         self._tick_serial += 1
         self._outbox.wake_in(max(0.0, due_s - now.boot_s), PresenceTick(self._tick_serial), now)
 

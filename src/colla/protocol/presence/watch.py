@@ -18,7 +18,7 @@ from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId
 from colla.protocol.presence.messages import Heard, Silence
-from colla.protocol.presence.pairs import Pairs
+from colla.protocol.presence.pairs import Pair, Pairs
 from colla.protocol.presence.rings import Rings
 from colla.protocol.presence.table import Table
 
@@ -103,12 +103,19 @@ class Watch:
         hears = pair is not None and pair.heard_s is not None and not self.silent(message.subject, now.boot_s)
         if pair is None:
             return
+        if not self._config.heartbeats and hears and not self._heard_lately(pair, now.boot_s):
+            # It was not asked for a while: ask it now, and answer when that is known.
+            self._pairs.question(message.subject, now, self._accepted(message.subject))
+            hears = False
         if hears and pair.heard_s is not None:
             ago_ms = int((now.boot_s - pair.heard_s) * 1000)
             self._outbox.send(peer, Heard(message.subject, ago_ms), unbarriered=True)
         inquiry = self._inquiry(message.subject, now)
         inquiry.silent[peer] = now.boot_s
         inquiry.answered[peer] = now.boot_s
+
+    def _heard_lately(self, pair: Pair, now_s: float) -> bool:
+        return pair.heard_s is not None and now_s - pair.heard_s < self._config.silence_s
 
     def answered(self, peer: NodeId, message: Heard, now: Instant) -> None:
         """Another watcher hears the subject."""

@@ -57,6 +57,8 @@ class Answering:
 
     def flush(self, now: Instant) -> None:
         """Tell subscribers of the services whose locations changed."""
+        if not self._config.access.tell_changes:
+            return
         for service, mastered in self._supervisor.mastered.items():
             if not mastered.acting:
                 continue

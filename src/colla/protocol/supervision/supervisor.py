@@ -178,8 +178,14 @@ class Supervisor:
 
     # -- evaluation --------------------------------------------------------------------------------------------
 
-    def evaluate_all(self, now: Instant) -> None:
-        """Look at every mastered service, that with the fewest living replicas first."""
+    def evaluate_all(self, now: Instant, *, looks: bool = False) -> None:
+        """Look at every mastered service, that with the fewest living replicas first.
+
+        `looks`: also at who is present, where absences are not acted upon at once.
+        """
+        if looks or self._setting.config.election.on_events:
+            for mastered in self.mastered.values():
+                self._forget_gone(mastered)
         order = sorted(self.mastered, key=lambda service: (self.mastered[service].running(), service))
         for service in order:
             self._evaluate(self.mastered[service], now)
@@ -193,7 +199,6 @@ class Supervisor:
         if service.replicas < mastered.wanted:
             mastered.trim_now = True
         mastered.wanted, mastered.version = service.replicas, service.specification.version
-        self._forget_gone(mastered)
         if not mastered.acting and not self._inventory_done(mastered, now):
             return
         self.ordering.expire(mastered, now)
