@@ -52,6 +52,7 @@ class Composer:
         self._services: list[str] = []
         self._joiners: list[str] = []
         self._disks_lost = 0
+        self._mover = self._node()
         self._draws: dict[str, tuple[int, Callable[[float], list[Act]]]] = {
             "power-off": (4, self._power_off),
             "kill": (4, self._kill),
@@ -250,8 +251,9 @@ class Composer:
         return [computer_acts.Jump(at_s=at_s, node=node, seconds=seconds)]
 
     def _move(self, at_s: float) -> list[Act]:
+        """Always the same one: when two move while neither is on, no message can tell them where the other is."""
         address = f"10.9.{self._rng.randint(0, 255)}.{self._rng.randint(1, 254)}:4000"
-        return [computer_acts.Move(at_s=at_s, node=self._any_node(), address=address)]
+        return [computer_acts.Move(at_s=at_s, node=self._mover, address=address)]
 
     # -- wires ----------------------------------------------------------------------------------------------
 
@@ -394,7 +396,9 @@ class Composer:
             later_s = min(round(at_s + self._rng.random(), 2), self._ends_s)
             gives = self._gives_less() if self._rng.random() < 0.2 else people.Gives()
             own = self._rng.random() < 0.2
-            acts.append(people.Join(at_s=later_s, node=name, via=self._node(), own=own, gives=gives))
+            # A ticket names the inviter's address: it is no way in when the inviter is elsewhere by then.
+            via = self._rng.choice([node for node in self._nodes if node != self._mover])
+            acts.append(people.Join(at_s=later_s, node=name, via=via, own=own, gives=gives))
         return acts
 
 
