@@ -54,6 +54,7 @@ from colla.kernel.events import (
 )
 from colla.model.contribution import Contribution
 from colla.model.ids import NodeId, ObjectId, ServiceId
+from colla.protocol.membership.joining import PASSING_CODES
 from colla.protocol.views import Identity
 from colla.sim.clock import Clock
 from colla.sim.disk import Disk, Outcome
@@ -71,6 +72,8 @@ PRODUCT = Config()
 NOTICES_MAX = 256
 ENVIRONMENTS_ATTACH_S = 0.1
 """Environment programs need so long to be attached after a start."""
+JOIN_AGAIN_S = 5.0
+"""As in the app: the pause before a joiner whom nobody could let in asks again."""
 VERSION = "sim"
 
 
@@ -448,8 +451,19 @@ class Computer:
         asked = self._asked.pop(request, None)
         if asked is not None:
             asked.answered, asked.result = True, result
-            if asked.request is self.settings.join and asked.refusal is None:
-                self.settings.join = None
+            if asked.request is self.settings.join:
+                self._join_answered(asked)
+
+    def _join_answered(self, asked: Asked) -> None:
+        """As the app does: whoever could not be let in yet asks again."""
+        if asked.refusal is None:
+            self.settings.join = None
+        elif asked.refusal.code in PASSING_CODES:
+            self.world.after(JOIN_AGAIN_S, self._join_again, self.process)
+
+    def _join_again(self, process: Process | None) -> None:
+        if process is not None and self.process is process and self.settings.join is not None:
+            self.ask(self.settings.join)
 
     # -- links.LinkListener ---------------------------------------------------------------------------------
 
