@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from colla.agents.administration_requests import WRITING as ADMINISTRATION
+from colla.agents.communication_requests import WRITING as COMMUNICATION
 from colla.agents.executor import Executor
 from colla.agents.foundation import Foundation
 from colla.agents.requests import (
@@ -36,11 +38,12 @@ from colla.model.contribution import AgentKind, Contribution
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId
 from colla.model.keys import SecretKey
-from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP
+from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_MESSAGES
 from colla.protocol.membership.bodies import encode_body, key_of
 from colla.protocol.membership.conclusions import AdmissionConclusion
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.tickets import Contact, read_ticket
+from colla.protocol.views import Role
 
 WRITING = (
     CreateService,
@@ -51,6 +54,8 @@ WRITING = (
     InvitePerson,
     NameObject,
     RemoveName,
+    *ADMINISTRATION,
+    *COMMUNICATION,
 )
 
 
@@ -89,7 +94,8 @@ class Desk:
 
     def must_wait(self, request: Any) -> bool:
         """Whether the request writes, and this node may not write yet."""
-        return isinstance(request, WRITING) and not self._foundation.book.writable(TOPIC_CATALOGUE)
+        topic = TOPIC_MESSAGES if isinstance(request, COMMUNICATION) else TOPIC_CATALOGUE
+        return isinstance(request, WRITING) and not self._foundation.book.writable(topic)
 
     def wait(self, request_id: int, request: Any, now: Instant) -> None:
         """Keep the request until writing is allowed."""
@@ -143,14 +149,20 @@ class Desk:
 
     def _invite(self, request_id: int, request: InvitePerson, now: Instant) -> None:
         found = self._foundation
+        role = _role(request.role)
+        own_computer = request.own_computer or bool(request.member)
+        found.administering.may_invite(role, own_computer, request.member)
         invitation = make_invitation(
             found.identity,
             found.membership,
             self._contacts(),
-            request.own_computer,
+            own_computer,
             request.expiry_s,
             found.rng,
             now,
+            role,
+            request.uses,
+            request.member,
         )
         self._inviting[request_id] = Inviting(invitation.text)
         items = [(key_of(invitation.body), encode_body(invitation.body))]
@@ -224,3 +236,12 @@ class Desk:
         inviting = self._inviting.pop(request_id, None)
         if inviting is not None:
             self._foundation.outbox.put(Answer(request_id, TicketIssued(inviting.text, copies)))
+
+
+def _role(text: str) -> Role:
+    """Raises `CollaError("bad_role")`."""
+    try:
+        return Role(text)
+    except ValueError:
+        roles = ", ".join(role.value for role in Role)
+        raise CollaError("bad_role", f"{text!r} is no role.", f"Roles are: {roles}.") from None

@@ -28,6 +28,7 @@ from colla.kernel.events import (
 )
 from colla.kernel.messages import Message, Timer
 from colla.kernel.time import Instant
+from colla.model.contribution import GIVES_NOTHING
 from colla.model.ids import NodeId, ServiceId
 from colla.model.location import Replica
 from colla.protocol.election.echoes import Echoes
@@ -179,7 +180,9 @@ class Executor(Agent):
 
     def _owner(self) -> Owner:
         member = self.context.membership.owner_of(self.context.identity.node)
-        return Owner(self.context.own.contribution, self.context.own.environments, member)
+        # Who was taken out of the group runs nothing for it any more.
+        given = self.context.own.contribution if member is not None else GIVES_NOTHING
+        return Owner(given, self.context.own.environments, member)
 
     def _flush(self, now: Instant) -> None:
         self._obeying.report(self._running.take_changes(), now)

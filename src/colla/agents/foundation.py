@@ -22,16 +22,30 @@ from colla.kernel.outbox import Outbox
 from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind, Contribution
-from colla.model.ids import NodeId, ObjectId
-from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_OBJECTS, Key, SignedRecord
+from colla.model.ids import MemberId, NodeId, ObjectId
+from colla.model.record import (
+    TOPIC_CATALOGUE,
+    TOPIC_EVENTS,
+    TOPIC_HAPPENINGS,
+    TOPIC_MEMBERSHIP,
+    TOPIC_MESSAGES,
+    TOPIC_OBJECTS,
+    TOPIC_RECEIPTS,
+    Key,
+    Record,
+    SignedRecord,
+)
 from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
 from colla.protocol.copies.counting import CopyCounting
 from colla.protocol.copies.holdings import Holdings
 from colla.protocol.copies.placing import CopyPlacing
 from colla.protocol.copies.upkeep import Upkeep
+from colla.protocol.happenings.bodies import register_events
+from colla.protocol.membership.administering import Administering
 from colla.protocol.membership.admission import Admission
 from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
 from colla.protocol.membership.membership import Membership
+from colla.protocol.messaging.bodies import register_messages
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.naming.names import Names, register_names
 from colla.protocol.presence.introductions import Introductions
@@ -40,10 +54,19 @@ from colla.protocol.records.book import RecordBook
 from colla.protocol.records.writes import Writes
 from colla.protocol.rendezvous import nearest_spread
 from colla.protocol.sessions.sessions import Sessions
-from colla.protocol.views import Identity, RecordChange
+from colla.protocol.views import Identity, RecordChange, Role
 
 START_CELL = "start"
-TOPICS = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE, TOPIC_OBJECTS)
+TOPICS = (
+    TOPIC_MEMBERSHIP,
+    TOPIC_CATALOGUE,
+    TOPIC_OBJECTS,
+    TOPIC_MESSAGES,
+    TOPIC_RECEIPTS,
+    TOPIC_HAPPENINGS,
+    TOPIC_EVENTS,
+)
+"""What every node holds, in the order in which sessions bring it: who belongs and what exists comes first."""
 
 
 class OpeningDue(Timer, frozen=True):
@@ -105,14 +128,17 @@ class Foundation:
         self.book.register(TOPIC_MEMBERSHIP, check_record)
         register_catalogue(self.book)
         register_names(self.book)
+        register_messages(self.book, config.messaging)
+        register_events(self.book, config.happenings)
         self.membership = Membership(identity.group, self.book)
-        self.book.judge_authors(lambda node: self.membership.node(node) is not None)
+        self.book.judge_authors(self.membership.knew)
         self.catalogue = Catalogue(self.book, self.membership)
         self.names = Names(self.book, self.membership)
         self.references = References(self.book, self.membership, self.catalogue, self.names)
         self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
         self.multicast = Multicast(identity, config.records, rng, self.outbox, self.codec)
         self.writes = Writes(identity, config.records, self.outbox, self.book, self.multicast)
+        self.administering = Administering(identity.node, self.membership, self.seen)
         self.admission = Admission(
             identity, config.membership, self.outbox, self.membership, self, self.start_number, self._admits
         )
@@ -162,6 +188,8 @@ class Foundation:
     def opening_due(self, now: Instant) -> None:
         """After the waiting time, being alone is reason enough to write; somebody present is met first."""
         if self.book.writable(TOPIC_CATALOGUE):
+            # Whoever was met may be of a version that does not hold the other topics, and cannot know a log of them.
+            self.book.opened(TOPICS)
             return
         if self.others_present():
             self.outbox.wake_in(self.config.records.first_session_wait_s, OpeningDue(), now)
@@ -225,9 +253,24 @@ class Foundation:
         """Merge membership records that admission judged."""
         self.merged += self.book.receive(records, now).changes
 
+    def tell(self, topic: str, items: Sequence[tuple[Key, bytes]], now: Instant) -> None:
+        """Write what nobody waits for. Raises `CollaError` as `submit`."""
+        self.merged += self.writes.submit(None, topic, items, self.others_present(), now)
+
+    def author_of(self, record: Record) -> MemberId | None:
+        """The member whose word a record is; None when it does not count."""
+        writer = self.membership.writer(record)
+        return writer.member if writer is not None else None
+
     def submit(self, request_id: int, topic: str, items: Sequence[tuple[Key, bytes]], now: Instant) -> None:
         """Write for a request of the API; `Writes` concludes on how many nodes it is durable."""
         self.merged += self.writes.submit(request_id, topic, items, self.others_present(), now)
 
+    def seen(self, nodes: Sequence[NodeId]) -> Sequence[tuple[bytes, int]]:
+        """All logs of these nodes, by name, and the highest number held of each."""
+        return self.book.highest_of(nodes)
+
     def _admits(self) -> bool:
-        return self.own.contribution.carries(AgentKind.GROUP)
+        owner = self.membership.owner_of(self.identity.node)
+        guest = owner is None or self.membership.role(owner) is Role.GUEST
+        return self.own.contribution.carries(AgentKind.GROUP) and not guest

@@ -31,7 +31,8 @@ class References:
         found: dict[ObjectId, int] = {}
         for service in self._catalogue.services():
             versions = self._records.versions(TOPIC_CATALOGUE, Key(KIND_SPEC, service.id))
-            for record in authorised(self._membership, versions, service.owner):
+            changing = (service.specification.owner, service.owner, *service.delegates)
+            for record in authorised(self._membership, versions, *changing):
                 older = decode_spec(record.body).specification
                 found[older.object] = older.object_bytes
             found[service.specification.object] = service.specification.object_bytes

@@ -133,10 +133,16 @@ class ExplainService(Request, frozen=True):
 
 
 class InvitePerson(Request, frozen=True):
-    """Issue a ticket. Answer: `TicketIssued`. `own_computer` admits a further computer of the inviter."""
+    """Issue a ticket for `uses` persons, who come with `role`. Answer: `TicketIssued`.
+
+    `own_computer` admits further computers of the inviter instead, or of `member`.
+    """
 
     own_computer: bool = False
     expiry_s: float = 7 * 24 * 3600.0
+    role: str = "member"
+    uses: int = 1
+    member: MemberId = MemberId(b"")
 
 
 class TicketIssued(msgspec.Struct, frozen=True):

@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, assert_never
 
+from colla.agents.administration import Administration
 from colla.agents.agent import Agent, Context
+from colla.agents.communication import Communication
 from colla.agents.desk import Desk
 from colla.agents.dispatcher import Dispatcher
 from colla.agents.executor import Executor
@@ -30,7 +32,7 @@ from colla.agents.repository import RepositoryAgent
 from colla.agents.user import UserAgent
 from colla.kernel.config import Config
 from colla.kernel.durable import Durable
-from colla.kernel.effects import Effect, Send
+from colla.kernel.effects import Effect, Notify, Send
 from colla.kernel.events import (
     AddressesChanged,
     ContributionChanged,
@@ -131,6 +133,8 @@ class Router:
         self.objects = ObjectRequests(context, found.names, found.placing, found.counting, found.submit)
         self.group = GroupAgent(context)
         self.desk = Desk(found, self.executor)
+        self.administration = Administration(context, found)
+        self.communication = Communication(context, found)
         self._agents: dict[AgentKind, Agent] = {
             AgentKind.USER: self.user,
             AgentKind.EXECUTOR: self.executor,
@@ -141,8 +145,9 @@ class Router:
         self._by_message = {kind: agent for agent in self._agents.values() for kind in agent.MESSAGES}
         self._by_timer = {kind: agent for agent in self._agents.values() for kind in agent.TIMERS}
         self._by_request = {kind: agent for agent in self._agents.values() for kind in agent.REQUESTS}
-        self._by_timer |= dict.fromkeys(self.objects.TIMERS, self.objects)
-        self._by_request |= dict.fromkeys(self.objects.REQUESTS, self.objects)
+        for part in (self.objects, self.administration, self.communication):
+            self._by_timer |= dict.fromkeys(part.TIMERS, part)
+            self._by_request |= dict.fromkeys(part.REQUESTS, part)
 
     # -- what the shell and the faces read ------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class Router:
         """Begin. To be called once, before any step."""
         self.foundation.start(now)
         self._presence(self.presence.start(now), now)
-        for agent in self._agents.values():
+        for agent in (*self._agents.values(), self.communication):
             agent.start(now)
         return self._finish(now)
 
@@ -211,6 +216,8 @@ class Router:
                     self._message(effect.to, effect.message, now)
                 else:
                     effects.append(effect)
+                    if isinstance(effect, Notify):
+                        self.communication.noticed(effect.notice, now)
 
     def _take(self, event: Event, now: Instant) -> None:
         match event:
@@ -354,6 +361,7 @@ class Router:
 
     def _request(self, request_id: int, request: Any, now: Instant) -> None:
         agent = self._by_request.get(type(request))
+        self.communication.requested(request_id, request)
         if self.desk.must_wait(request):
             self.desk.wait(request_id, request, now)
         elif agent is not None:
@@ -380,8 +388,11 @@ class Router:
                 case PeerAccepted(peer=peer):
                     self._presence(self.presence.peer_accepted(peer, now), now)
                     self.foundation.met(peer, now)
-                case PeerDropped() | RefusedByPeer():
+                    self.administration.accepted()
+                case PeerDropped():
                     pass
+                case RefusedByPeer(code=code, text=text):
+                    self.administration.refused(code, text)
                 case MembershipChanged():
                     self._membership_changed(now)
                 case Joined(peer=peer):
@@ -398,14 +409,16 @@ class Router:
                 case RecordsMerged(changes=changes):
                     self.foundation.merged += changes
                 case SessionEnded(complete=complete):
+                    self._merged(now)
+                    self.communication.session_ended(now)
                     if complete:
-                        self._merged(now)
                         self._opened(now)
                 case _:
                     assert_never(conclusion)
 
     def _opened(self, now: Instant) -> None:
         """Writing may have become possible: carry out what waited for it."""
+        self._admission(self.foundation.admission.membership_changed(now), now)
         for request_id, request in self.desk.released():
             self._request(request_id, request, now)
 
@@ -420,13 +433,17 @@ class Router:
                 self._catalogue(self.catalogue.records_changed(changes, now), now)
             if self.foundation.names.records_changed(changes):
                 self.repository.names_changed(now)
+            self.communication.records_changed(changes, now)
 
     def _membership_changed(self, now: Instant) -> None:
         self._admission(self.foundation.admission.membership_changed(now), now)
         self._presence(self.presence.membership_changed(now), now)
         self._catalogue(self.catalogue.membership_changed(), now)
+        if self.administration.membership_changed():
+            self._own_changed(now)
         if self.foundation.names.membership_changed():
             self.repository.names_changed(now)
+        self.communication.membership_changed(now)
 
     def _catalogue(self, services: Sequence[ServiceId], now: Instant) -> None:
         if services:
@@ -452,6 +469,8 @@ class Router:
             self.user.written(concluded.request_id, concluded.copies)
             self.objects.written(concluded.request_id, concluded.copies)
             self.desk.written(concluded.request_id, concluded.copies)
+            self.administration.written(concluded.request_id, concluded.copies)
+            self.communication.written(concluded.request_id, concluded.copies, now)
 
     def _placed(self, placed: CopiesPlaced | None) -> None:
         if placed is not None and not self.objects.placed(placed):

@@ -67,7 +67,8 @@ class Service(msgspec.Struct, frozen=True):
     """One existing service as the catalogue gives it: the merged content of its records.
 
     `short` tells whether it holds its short name; otherwise it resolves as `name--member`. `conflicts` names
-    the record kinds of which a concurrent change lost and is kept.
+    the record kinds of which a concurrent change lost and is kept. `adopted_by` is empty while the service belongs to
+    who created it; `delegates` may change it beside its owner.
     """
 
     id: ServiceId
@@ -76,6 +77,8 @@ class Service(msgspec.Struct, frozen=True):
     replicas: int
     short: bool = True
     conflicts: tuple[str, ...] = ()
+    adopted_by: MemberId = MemberId(b"")
+    delegates: tuple[MemberId, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,7 +86,7 @@ class Service(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> MemberId:
-        return self.specification.owner
+        return self.adopted_by or self.specification.owner
 
 
 def check_name(name: str) -> str:

@@ -37,8 +37,24 @@ class Election(enum.StrEnum):
     CONTENTION = "contention"
 
 
+class Role(enum.StrEnum):
+    """What a member may do: everything about the group; offer services and invite; use services only."""
+
+    ADMINISTRATOR = "administrator"
+    MEMBER = "member"
+    GUEST = "guest"
+
+    @property
+    def rank(self) -> int:
+        """Greater for roles that may do more; at least 1."""
+        return _RANKS[self]
+
+
+_RANKS = {Role.GUEST: 1, Role.MEMBER: 2, Role.ADMINISTRATOR: 3}
+
+
 class MemberInfo(msgspec.Struct, frozen=True):
-    """One member as the membership records give it."""
+    """One member as the membership records give it: neither removed nor gone. Perhaps without a computer now."""
 
     id: MemberId
     name: str
@@ -54,6 +70,13 @@ class NodeInfo(msgspec.Struct, frozen=True):
     name: str
 
 
+class Writer(msgspec.Struct, frozen=True):
+    """Who wrote a record, and with which role: the one that the member had at that place of its log."""
+
+    member: MemberId
+    role: Role
+
+
 class MembershipView(Protocol):
     """Who belongs. Lists are sorted by id."""
 
@@ -66,6 +89,10 @@ class MembershipView(Protocol):
     def member(self, member: MemberId) -> MemberInfo | None: ...
     def node(self, node: NodeId) -> NodeInfo | None: ...
     def owner_of(self, node: NodeId) -> MemberId | None: ...
+    def writer(self, record: Record) -> Writer | None:
+        """Whose word a record is, in any topic; None when it does not count: its author never belonged, or did not
+        any more when it wrote it, as far as whoever removed it had seen.
+        """
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True):

@@ -10,24 +10,26 @@ from collections.abc import Sequence
 
 from colla.model.ids import MemberId
 from colla.model.record import Record
-from colla.protocol.views import MembershipView
-
-ADMINISTRATOR = "administrator"
+from colla.protocol.views import MembershipView, Role
 
 
-def may_change(membership: MembershipView, member: MemberId, owner: MemberId) -> bool:
-    """Whether `member` may change what `owner` offers: the owner, or an administrator of the group."""
-    if member == owner:
-        return True
+def may_change(membership: MembershipView, member: MemberId, *owners: MemberId) -> bool:
+    """Whether `member` may change what one of `owners` offers: it is one of them and no guest, or an administrator."""
     info = membership.member(member)
-    return info is not None and info.role == ADMINISTRATOR
+    if info is None or info.role == Role.GUEST:
+        return False
+    return member in owners or info.role == Role.ADMINISTRATOR
 
 
-def authorised(membership: MembershipView, records: Sequence[Record], owner: MemberId) -> list[Record]:
-    """Those of `records`, all about one service of `owner`, that count."""
+def authorised(membership: MembershipView, records: Sequence[Record], *owners: MemberId) -> list[Record]:
+    """Those of `records`, all about one service, that count: written by one of `owners` or by an administrator, in
+    the role that the author had when it wrote them. Guests write nothing that counts.
+    """
     found = []
     for record in records:
-        author = membership.owner_of(record.log.node)
-        if author is not None and may_change(membership, author, owner):
+        writer = membership.writer(record)
+        if writer is None or writer.role is Role.GUEST:
+            continue
+        if writer.member in owners or writer.role is Role.ADMINISTRATOR:
             found.append(record)
     return found

@@ -1,8 +1,8 @@
 """The bodies of the catalogue's records. Part of the storage and wire format.
 
 What is wanted of a service is spread over keys of one subject, the service's id, so that concurrent changes of
-different matters do not meet: `spec` (what it is), `wanted` (active or not), `replicas` (how many), `gone` (the
-tombstone, without a body). The id is a hash over the owner's key and 16 random bytes, which every
+different matters do not meet: `spec` (what it is), `wanted` (active or not), `replicas` (how many), `adopted` (whose it is now),
+`delegates` (who else may change it), `gone` (the tombstone, without a body). The id is a hash over the owner's key and 16 random bytes, which every
 specification carries: so nobody can take a service over by writing a specification in its name.
 
 Bodies of other kinds are kept and forwarded, whatever they hold.
@@ -11,8 +11,10 @@ Bodies of other kinds are kept and forwarded, whatever they hold.
 from __future__ import annotations
 
 from random import Random
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from colla.model.errors import CollaError
 from colla.model.ids import KEY_BYTES, RANDOM_ID_BYTES, MemberId, ServiceId, digest
@@ -23,7 +25,10 @@ KIND_SPEC = "spec"
 KIND_WANTED = "wanted"
 KIND_REPLICAS = "replicas"
 KIND_GONE = "gone"
-KINDS: tuple[str, ...] = (KIND_SPEC, KIND_WANTED, KIND_REPLICAS, KIND_GONE)
+KIND_ADOPTED = "adopted"
+KIND_DELEGATES = "delegates"
+KINDS: tuple[str, ...] = (KIND_SPEC, KIND_WANTED, KIND_REPLICAS, KIND_ADOPTED, KIND_DELEGATES, KIND_GONE)
+DELEGATES_MAX = 64
 VERSION_MAX = 2**53
 
 
@@ -47,11 +52,28 @@ class Replicas(msgspec.Struct, frozen=True, array_like=True):
     count: int
 
 
+_Member = Annotated[MemberId, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+
+
+class Adopted(msgspec.Struct, frozen=True, array_like=True):
+    """The body of `adopted`: the service is that member's now."""
+
+    owner: _Member
+
+
+class Delegates(msgspec.Struct, frozen=True, array_like=True):
+    """The body of `delegates`: these members may change the service as its owner may."""
+
+    members: Annotated[tuple[_Member, ...], Meta(max_length=DELEGATES_MAX)]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _specification = msgspec.msgpack.Decoder(Specification)
 _specified = msgspec.msgpack.Decoder(Specified)
 _wanted = msgspec.msgpack.Decoder(Wanted)
 _replicas = msgspec.msgpack.Decoder(Replicas)
+_adopted = msgspec.msgpack.Decoder(Adopted)
+_delegates = msgspec.msgpack.Decoder(Delegates)
 
 
 def new_service_id(rng: Random, owner: MemberId) -> tuple[ServiceId, bytes]:
@@ -65,7 +87,7 @@ def service_id(owner: MemberId, nonce: bytes) -> ServiceId:
     return ServiceId(digest(owner + nonce)[:RANDOM_ID_BYTES])
 
 
-def encode(body: Specified | Wanted | Replicas) -> bytes:
+def encode(body: Specified | Wanted | Replicas | Adopted | Delegates) -> bytes:
     """The bytes that go into the record."""
     return _encoder.encode(body)
 
@@ -83,6 +105,14 @@ def decode_replicas(body: bytes) -> Replicas:
     return _replicas.decode(body)
 
 
+def decode_adopted(body: bytes) -> Adopted:
+    return _adopted.decode(body)
+
+
+def decode_delegates(body: bytes) -> Delegates:
+    return _delegates.decode(body)
+
+
 def check_record(record: Record) -> None:
     """Whether the record may be held: raises `ValueError` when a body of a known kind breaks a rule."""
     kind, subject, body = record.key.kind, record.key.subject, record.body
@@ -97,6 +127,10 @@ def check_record(record: Record) -> None:
     elif kind == KIND_REPLICAS:
         if not 1 <= decode_replicas(body).count <= REPLICAS_MAX:
             raise ValueError("the number of replicas is out of bounds")
+    elif kind == KIND_ADOPTED:
+        decode_adopted(body)
+    elif kind == KIND_DELEGATES:
+        decode_delegates(body)
     elif body:
         raise ValueError("a tombstone has no body")
 

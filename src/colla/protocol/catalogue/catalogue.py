@@ -22,15 +22,22 @@ from colla.model.record import TOPIC_CATALOGUE, Key, Record, Stamp
 from colla.model.service import REPLICAS_MAX, Service, Specification
 from colla.protocol.catalogue.authority import authorised, may_change
 from colla.protocol.catalogue.bodies import (
+    DELEGATES_MAX,
+    KIND_ADOPTED,
+    KIND_DELEGATES,
     KIND_GONE,
     KIND_REPLICAS,
     KIND_SPEC,
     KIND_WANTED,
+    Adopted,
+    Delegates,
     Replicas,
     Specified,
     Wanted,
     check_record,
     check_specification,
+    decode_adopted,
+    decode_delegates,
     decode_replicas,
     decode_spec,
     decode_wanted,
@@ -39,7 +46,7 @@ from colla.protocol.catalogue.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
-from colla.protocol.views import MembershipView, RecordChange, RecordsView
+from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 
 Items = list[tuple[Key, bytes]]
 
@@ -159,6 +166,29 @@ class Catalogue:
         _check_replicas(replicas)
         return [(Key(KIND_REPLICAS, service), encode(Replicas(replicas)))]
 
+    def adopt(self, service: ServiceId, owner: MemberId, author: MemberId) -> Items:
+        """Let the service be that member's from now on. Raises `not_found`, `not_owner`, `guest`."""
+        entry = self._entries.get(service)
+        info = self._membership.member(owner)
+        if entry is None or info is None:
+            what = "service" if entry is None else "member"
+            raise CollaError("not_found", f"There is no such {what}.", f"`colla {what}s` lists them.")
+        if not may_change(self._membership, author, entry.service.owner):
+            message = "Only its owner or an administrator can give a service to somebody."
+            raise CollaError("not_owner", message, "`colla members` shows who is administrator.")
+        if info.role == Role.GUEST:
+            raise CollaError("guest", f"{info.name} is a guest, who cannot own services.")
+        return [(Key(KIND_ADOPTED, service), encode(Adopted(owner)))]
+
+    def delegate(self, service: ServiceId, delegates: Sequence[MemberId], author: MemberId) -> Items:
+        """Let these members change the service too. Raises `not_found`, `not_owner`, `too_many_delegates`."""
+        self._changeable(service, author)
+        if len(delegates) > DELEGATES_MAX:
+            raise CollaError("too_many_delegates", f"A service has {DELEGATES_MAX} delegates at most.")
+        if any(self._membership.member(one) is None for one in delegates):
+            raise CollaError("not_found", "There is no such member.", "`colla members` lists them.")
+        return [(Key(KIND_DELEGATES, service), encode(Delegates(tuple(sorted(set(delegates))))))]
+
     def eliminate(self, service: ServiceId, author: MemberId) -> Items:
         """Remove the service for good. Raises `not_found`, `not_owner`."""
         self._changeable(service, author)
@@ -192,24 +222,32 @@ class Catalogue:
             if tombstones:
                 self._gone[service] = None
             return None
-        # Every specification of this id names the same owner: the id is a hash over it.
-        owner = decode_spec(specs[0].body).specification.owner
-        if authorised(self._membership, tombstones, owner):
+        # Every specification of this id names the same creator: the id is a hash over it.
+        creator = decode_spec(specs[0].body).specification.owner
+        adopted_by, delegates = self._others(service, creator)
+        owner = adopted_by or creator
+        changing = (creator, owner, *delegates)
+        if authorised(self._membership, tombstones, *changing):
             self._gone[service] = None
             return None
-        valid = undominated(authorised(self._membership, specs, owner))
+        valid = undominated(authorised(self._membership, specs, *changing))
         if not valid:
             return None
         body = decode_spec(valid[0].body)
-        wanted = self._valid(KIND_WANTED, service, owner)
-        replicas = self._valid(KIND_REPLICAS, service, owner)
+        wanted = self._valid(KIND_WANTED, service, *changing)
+        replicas = self._valid(KIND_REPLICAS, service, *changing)
         kinds = ((KIND_SPEC, valid), (KIND_WANTED, wanted), (KIND_REPLICAS, replicas))
         merged = Service(
             id=service,
             specification=body.specification,
-            active=bool(wanted) and decode_wanted(wanted[0].body).active,
+            # Whose owner left or was removed stops, until somebody adopts it.
+            active=bool(wanted)
+            and decode_wanted(wanted[0].body).active
+            and self._membership.member(owner) is not None,
             replicas=decode_replicas(replicas[0].body).count if replicas else 1,
             conflicts=tuple(kind for kind, records in kinds if _in_conflict(records)),
+            adopted_by=adopted_by,
+            delegates=delegates,
         )
         return _Entry(merged, body.claimed or valid[0].stamp, body.nonce)
 
@@ -234,9 +272,17 @@ class Catalogue:
     def _versions(self, kind: str, service: ServiceId) -> tuple[Record, ...]:
         return self._records.versions(TOPIC_CATALOGUE, Key(kind, service))
 
-    def _valid(self, kind: str, service: ServiceId, owner: MemberId) -> list[Record]:
+    def _valid(self, kind: str, service: ServiceId, *changing: MemberId) -> list[Record]:
         """The undominated ones among the records that count, the winner first."""
-        return undominated(authorised(self._membership, self._versions(kind, service), owner))
+        return undominated(authorised(self._membership, self._versions(kind, service), *changing))
+
+    def _others(self, service: ServiceId, creator: MemberId) -> tuple[MemberId, tuple[MemberId, ...]]:
+        """Who adopted the service (empty: nobody), and who may change it beside its owner."""
+        adoptions = self._valid(KIND_ADOPTED, service, creator)
+        adopted_by = decode_adopted(adoptions[0].body).owner if adoptions else MemberId(b"")
+        delegations = self._valid(KIND_DELEGATES, service, creator, adopted_by)
+        delegates = decode_delegates(delegations[0].body).members if delegations else ()
+        return adopted_by, delegates
 
     # Inside: operations.
 
@@ -244,19 +290,24 @@ class Catalogue:
         entry = self._entries.get(service)
         if entry is None:
             raise CollaError("not_found", "There is no such service.", "`colla services` lists them.")
-        if not may_change(self._membership, author, entry.service.owner):
+        _refuse_guests(self._membership, author)
+        owner = entry.service.owner
+        if not may_change(self._membership, author, owner, *entry.service.delegates):
             message = f"The service {entry.service.name!r} belongs to another member."
             raise CollaError("not_owner", message, "Ask its owner or an administrator.")
         return entry
 
     def _highest_version(self, service: ServiceId, owner: MemberId) -> int:
-        specs = authorised(self._membership, self._versions(KIND_SPEC, service), owner)
+        adopted_by, delegates = self._others(service, owner)
+        versions = self._versions(KIND_SPEC, service)
+        specs = authorised(self._membership, versions, owner, adopted_by, *delegates)
         return max((decode_spec(record.body).specification.version for record in specs), default=0)
 
     def _check_change(
         self, specification: Specification, author: MemberId, service: ServiceId | None
     ) -> None:
-        if not may_change(self._membership, author, specification.owner):
+        _refuse_guests(self._membership, author)
+        if service is None and not may_change(self._membership, author, specification.owner):
             raise CollaError("not_owner", "A service can be created for oneself only.")
         check_specification(specification)
         holder = self.by_name(specification.name)
@@ -266,6 +317,16 @@ class Catalogue:
             return
         message = f"The name {specification.name!r} is taken by another service."
         raise CollaError("name_taken", message, "Choose another name.")
+
+
+def _refuse_guests(membership: MembershipView, author: MemberId) -> None:
+    info = membership.member(author)
+    if info is not None and info.role == Role.GUEST:
+        raise CollaError(
+            "guest",
+            "Guests use services; they cannot offer or change any.",
+            "Ask an administrator for another role: `colla member role NAME member`.",
+        )
 
 
 def _check_replicas(replicas: int) -> None:

@@ -24,7 +24,8 @@ from colla.kernel.time import Instant
 from colla.model.ids import NodeId, short
 from colla.model.record import Record, SignedRecord
 from colla.protocol.membership import joining
-from colla.protocol.membership.bodies import Admitted, Body, JoinClaim, Settled
+from colla.protocol.membership.administering import Administering
+from colla.protocol.membership.bodies import HEADS_MAX, Admitted, Body, JoinClaim, Settled
 from colla.protocol.membership.conclusions import (
     AdmissionConclusion,
     Joined,
@@ -65,6 +66,9 @@ class Ledger(Protocol):
 
     def receive(self, records: Sequence[SignedRecord], now: Instant) -> None:
         """Merge records of the membership topic that were judged."""
+
+    def seen(self, nodes: Sequence[NodeId]) -> Sequence[tuple[bytes, int]]:
+        """The logs of these nodes, by name, and the highest number of each that is held here."""
 
 
 @dataclass(slots=True)
@@ -108,6 +112,7 @@ class Admission:
         self._ledger = ledger
         self._start_number = start_number
         self._admits = admits
+        self._administering = Administering(identity.node, membership, ledger.seen)
         self._versions = versions
         self._links: dict[NodeId, _Link] = {}
         self._guard = StrangerGuard(config)
@@ -320,7 +325,8 @@ class Admission:
             return self._deny(peer, verdict.code, verdict.text)
         concluded: list[AdmissionConclusion] = []
         if not verdict.again:
-            if not self._ledger.write(Admitted(claim, now.wall_s), now):
+            admitted = Admitted(claim, now.wall_s, self._membership.heads()[:HEADS_MAX])
+            if not self._ledger.write(admitted, now):
                 return self._deny(peer, joining.NOT_READY, "This computer has just started; try again.")
             self._membership.refresh()
             concluded.append(MembershipChanged())
@@ -336,10 +342,14 @@ class Admission:
         return []
 
     def _settle(self, now: Instant) -> None:
-        """Name the holders of this node's own tickets with which others admitted somebody."""
+        """Name the holders of this node's own tickets with which others admitted somebody; inherit if need be."""
         for ticket, node in self._membership.unsettled(self._identity.node):
             if self._ledger.write(Settled(ticket, node), now):
                 self._membership.refresh()
+        inherited = self._administering.inherit()
+        if inherited is not None and self._ledger.write(inherited, now):
+            self._membership.refresh()
+            self._outbox.notify("inherited", "No administrator was left: this computer's member is one now.")
 
     # Being let in.
 
@@ -422,9 +432,9 @@ class Admission:
 
     def _send_away(self, peer: NodeId) -> list[AdmissionConclusion]:
         """The peer does not belong by all that is known: tell it why."""
-        void = self._membership.why_void(peer)
-        if void is not None:
-            return self._refuse(peer, "ticket_raced", f"{void} Ask for a new ticket.")
+        former = self._membership.former(peer)
+        if former is not None:
+            return self._refuse(peer, former.code, former.text)
         return self._refuse(peer, "stranger", "This group does not know the node; it needs a ticket to join.")
 
     def _refuse(self, peer: NodeId, code: str, text: str) -> list[AdmissionConclusion]:

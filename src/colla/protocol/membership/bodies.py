@@ -17,10 +17,18 @@ from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import GroupId, MemberId, NodeId, digest
 from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
 from colla.model.record import TOPIC_MEMBERSHIP, Key, Record
-from colla.protocol.views import Election
+from colla.protocol.views import Election, Role
 
 SUBJECT_BYTES = 16
+DIGEST_BYTES = 16
 NAME_CHARS_MAX = 63
+REASON_CHARS_MAX = 200
+HEADS_MAX = 256
+"""Acts that one body names as known; one is the rule, more only after partitions."""
+LOGS_NAMED_MAX = 1024
+KEPT_MAX = 1024
+"""Joiners of a member's tickets that one body names: 16 bytes each, so that it fits in a record."""
+USES_MAX = 1000
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _KEY = Meta(min_length=32, max_length=32)
@@ -47,16 +55,26 @@ class Founding(msgspec.Struct, frozen=True, array_like=True, tag="founding"):
     certificate: Annotated[bytes, _SIGNATURE]
 
 
-class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket"):
-    """The author's member invites one person, or (`own_computer`) one more computer of that member.
+_Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+Heads: TypeAlias = Annotated[tuple[_Digest, ...], Meta(max_length=HEADS_MAX)]
+"""The newest acts (see `Act`) that the author knew, by the digests of their records: its causal past."""
 
-    `expires_s` is Unix time, judged once, by the node that admits. A ticket admits one node.
+
+class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket"):
+    """The author's member invites persons, or (`own_computer`) one more computer of that member.
+
+    `expires_s` is Unix time, judged once, by the node that admits. A ticket admits `uses` nodes, each person with
+    `role`. With `member` the computers that it admits become that member's, who lost theirs.
     """
 
     ticket: TicketKey
     inviter: Annotated[MemberId, _KEY]
     expires_s: float
     own_computer: bool
+    role: Role = Role.MEMBER
+    uses: Annotated[int, Meta(ge=1, le=USES_MAX)] = 1
+    member: Annotated[MemberId, Meta(max_length=32)] = MemberId(b"")
+    past: Heads = ()
 
 
 class JoinClaim(msgspec.Struct, frozen=True, array_like=True):
@@ -86,6 +104,7 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True, tag="admitted"):
 
     claim: JoinClaim
     admitted_s: float
+    past: Heads = ()
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="settled"):
@@ -95,8 +114,83 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="settled"):
     node: Annotated[NodeId, _KEY]
 
 
-Body: TypeAlias = Founding | Ticket | Admitted | Settled
-KINDS: tuple[str, ...] = ("founding", "ticket", "admitted", "settled")
+class Through(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Up to which number the author had seen the log of that name (see `records/summary.log_name`)."""
+
+    log: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    number: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+Places: TypeAlias = Annotated[tuple[Through, ...], Meta(max_length=LOGS_NAMED_MAX)]
+Kept: TypeAlias = Annotated[tuple[_Digest, ...], Meta(max_length=KEPT_MAX)]
+"""Admissions that the author knew, with tickets that the act makes void for others, by their records' digests."""
+
+
+class Appointed(msgspec.Struct, frozen=True, array_like=True, tag="appointed"):
+    """The member has this role from now on: for all that its logs say beyond `through`."""
+
+    member: Annotated[MemberId, _KEY]
+    role: Role
+    through: Places
+    kept: Kept
+    past: Heads
+
+
+class Removed(msgspec.Struct, frozen=True, array_like=True, tag="removed"):
+    """The member is out for good. What its nodes wrote up to `through` stays, all later is void."""
+
+    member: Annotated[MemberId, _KEY]
+    reason: Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
+    removed_s: float
+    through: Places
+    kept: Kept
+    past: Heads
+
+
+class Retired(msgspec.Struct, frozen=True, array_like=True, tag="retired"):
+    """The computer is out for good: given away, lost, or its owner left with it. As `Removed`, of one node."""
+
+    node: Annotated[NodeId, _KEY]
+    reason: Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
+    retired_s: float
+    through: Places
+    kept: Kept
+    past: Heads
+
+
+class Revoked(msgspec.Struct, frozen=True, array_like=True, tag="revoked"):
+    """The ticket that `author` made admits nobody any more; who is in `kept` stays."""
+
+    author: Annotated[NodeId, _KEY]
+    ticket: TicketKey
+    kept: Kept
+    past: Heads
+
+
+class Renamed(msgspec.Struct, frozen=True, array_like=True, tag="renamed"):
+    """The member, or else the node, is called so. Of several the greatest `revision` counts."""
+
+    subject: Annotated[bytes, _KEY]
+    is_member: bool
+    name: _Name
+    revision: Annotated[int, Meta(ge=1, le=2**53)]
+    past: Heads
+
+
+Act: TypeAlias = Appointed | Removed | Retired | Revoked
+"""What changes authority. Acts name each other's digests as their past, so their order is no matter of clocks."""
+Body: TypeAlias = Founding | Ticket | Admitted | Settled | Act | Renamed
+KINDS: tuple[str, ...] = (
+    "founding",
+    "ticket",
+    "admitted",
+    "settled",
+    "appointed",
+    "removed",
+    "retired",
+    "revoked",
+    "renamed",
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)

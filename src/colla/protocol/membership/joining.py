@@ -11,13 +11,16 @@ import msgspec
 
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId
-from colla.protocol.membership.bodies import Admitted, JoinClaim, Ticket, claim_holds
+from colla.protocol.membership.bodies import JoinClaim, Ticket, claim_holds
+from colla.protocol.membership.grounds import role_to_invite
 from colla.protocol.membership.membership import Membership
 from colla.protocol.membership.proofs import Collector
 
 TICKET_EXPIRED = "ticket_expired"
 TICKET_USED = "ticket_used"
 TICKET_UNKNOWN = "ticket_unknown"
+TICKET_REVOKED = "ticket_revoked"
+NODE_OUT = "computer_out"
 BAD_SIGNATURE = "bad_signature"
 GROUP_FULL = "group_full"
 NOT_ADMITTING = "not_admitting"
@@ -29,7 +32,14 @@ NOBODY_ANSWERED_TEXT = (
     "None of the computers named in the ticket answered; ask the inviter whether theirs is on."
 )
 
-FINAL_CODES: tuple[str, ...] = (TICKET_EXPIRED, TICKET_USED, BAD_SIGNATURE, GROUP_FULL)
+FINAL_CODES: tuple[str, ...] = (
+    TICKET_EXPIRED,
+    TICKET_USED,
+    TICKET_REVOKED,
+    NODE_OUT,
+    BAD_SIGNATURE,
+    GROUP_FULL,
+)
 """Refusals that no other node of the group would take back."""
 
 PASSING_CODES: tuple[str, ...] = (NOBODY_ANSWERED, TICKET_UNKNOWN, NOT_ADMITTING, NOT_READY, "busy", "silent")
@@ -53,20 +63,33 @@ def judge_join(
         return Verdict(TICKET_UNKNOWN, "This node has not heard of the ticket; ask the inviter's computer.")
     if claim.node != peer or not claim_holds(membership.group, claim):
         return Verdict(BAD_SIGNATURE, "The signatures of the request do not hold; ask for a new ticket.")
-    offers = [fact.body for fact in standing.records if isinstance(fact.body, Ticket)]
+    offers = [fact.body for fact in standing.offers if isinstance(fact.body, Ticket)]
     offers = [offer for offer in offers if offer.own_computer == claim.own_computer]
     if not offers:
         return Verdict(BAD_SIGNATURE, "The ticket is for another purpose than the request.")
-    nodes = [fact.body.claim.node for fact in standing.admissions if isinstance(fact.body, Admitted)]
-    if standing.holder not in (None, claim.node) or (nodes and claim.node not in nodes):
-        return Verdict(TICKET_USED, "Somebody has joined with this ticket already; ask for a new one.")
-    if claim.node in nodes and membership.node(claim.node) is not None:
+    if claim.node in standing.admitted and membership.node(claim.node) is not None:
         return Verdict(again=True)
+    if standing.revoked or membership.node(claim.author) is None or not _may_invite(membership, offers[0]):
+        return Verdict(TICKET_REVOKED, "The ticket does not count any more; ask for a new one.")
+    named = claim.node in standing.holders
+    if not named and max(len(standing.admitted), len(standing.holders)) >= standing.uses:
+        who = "Somebody has" if standing.uses == 1 else "All that it was for have"
+        return Verdict(TICKET_USED, f"{who} joined with this ticket already; ask for a new one.")
+    former = membership.former(claim.node)
+    if former is not None and not named:
+        return Verdict(NODE_OUT, f"This computer cannot come back as it was. {former.text}")
     if all(offer.expires_s < now.wall_s for offer in offers):
         return Verdict(TICKET_EXPIRED, "The ticket has expired; ask for a new one.")
     if len(membership.nodes()) >= members_max:
         return Verdict(GROUP_FULL, f"The group has {members_max} computers and takes no more.")
     return Verdict()
+
+
+def _may_invite(membership: Membership, offer: Ticket) -> bool:
+    """Whether the inviter has the role that the ticket takes, now."""
+    role = membership.role(offer.inviter)
+    gone = bool(offer.member) and membership.role(offer.member) is None
+    return role is not None and role.rank >= role_to_invite(offer).rank and not gone
 
 
 @dataclass(slots=True)

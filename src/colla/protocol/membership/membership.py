@@ -11,16 +11,11 @@ from typing import Protocol
 
 from colla.model.ids import GroupId, MemberId, NodeId, digest
 from colla.model.record import TOPIC_MEMBERSHIP, Log, Record
-from colla.protocol.membership.bodies import Admitted, TicketKey
-from colla.protocol.membership.resolver import (
-    Belonging,
-    Fact,
-    Roster,
-    TicketStanding,
-    read_fact,
-    resolve,
-)
-from colla.protocol.views import Election, MemberInfo, NodeInfo
+from colla.protocol.membership.bodies import TicketKey
+from colla.protocol.membership.facts import Fact, Lineage, in_order, members_of, read_fact
+from colla.protocol.membership.grounds import Belonging
+from colla.protocol.membership.resolver import Former, Roster, TicketStanding, resolve
+from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 
 FINGERPRINT_BYTES = 8
 
@@ -56,11 +51,7 @@ class Membership:
         facts = {record.digest: self._fact(record) for record in records}
         self._facts = facts
         roster = resolve(fact for fact in facts.values() if fact is not None)
-        changed = (roster.nodes, roster.members, roster.outraced) != (
-            self._roster.nodes,
-            self._roster.members,
-            self._roster.outraced,
-        )
+        changed = _essence(roster) != _essence(self._roster)
         self._roster = roster
         self._nodes = tuple(sorted(roster.nodes.values(), key=lambda node: node.id))
         self._members = tuple(sorted(roster.members.values(), key=lambda member: member.id))
@@ -98,20 +89,59 @@ class Membership:
     def through(self, log: Log) -> int | None:
         """Up to which number the records of this log count: None for all, 0 for none.
 
-        None of them counts when the author is no member's node (yet), or lost a raced ticket.
+        None of them counts when the author is no member's node (yet), or lost a raced ticket; of a node or a member
+        that is out only what whoever removed it had seen.
         """
-        return None if log.node in self._roster.nodes else 0
+        return self._roster.through(log)
+
+    def writer(self, record: Record) -> Writer | None:
+        """Whose word a record is, with the role that the member had there; None when it does not count."""
+        return self._roster.writer(record)
+
+    def knew(self, node: NodeId) -> bool:
+        """Whether the node belongs, or belonged once."""
+        return self._roster.roles is not None and self._roster.roles.first_belonging(node) is not None
 
     def void_authors(self) -> tuple[NodeId, ...]:
-        """Nodes whose records are void since another holds the ticket that they came with. Sorted."""
-        return tuple(sorted(self._roster.outraced))
+        """Nodes that were admitted and do not belong (any more). Sorted."""
+        return tuple(sorted(self._roster.former_nodes))
 
-    def why_void(self, node: NodeId) -> str | None:
-        """Why this node does not belong although it was admitted, for people; None when it was not."""
-        holder = self._roster.outraced.get(node)
-        if holder is None:
-            return None
-        return f"Its ticket was used twice, and the member who invited gave it to node {holder.hex()[:10]}."
+    def former(self, node: NodeId) -> Former | None:
+        """Why this node does not belong although it was admitted; None when it was not, or belongs."""
+        return self._roster.former_nodes.get(node)
+
+    def former_member(self, member: MemberId) -> Former | None:
+        """Why this member does not belong any more; None when it never did, or does."""
+        return self._roster.former_members.get(member)
+
+    def former_members(self) -> tuple[tuple[MemberId, Former], ...]:
+        """Who was removed or left, sorted by id."""
+        return tuple(sorted(self._roster.former_members.items()))
+
+    def nodes_of(self, member: MemberId) -> tuple[NodeId, ...]:
+        """All nodes that are or ever were the member's, eldest first."""
+        roles = self._roster.roles
+        return tuple(roles.nodes_of(member)) if roles is not None and roles.knows(member) else ()
+
+    # For who writes membership records.
+
+    @property
+    def heir(self) -> MemberId | None:
+        """Who is administrator only because nobody is appointed."""
+        return self._roster.heir
+
+    def heads(self) -> tuple[bytes, ...]:
+        """The newest acts known here: the causal past of what this node writes next."""
+        return self._roster.heads
+
+    def revision(self, subject: bytes) -> int:
+        """The greatest revision of a name of the member or node."""
+        return self._roster.renamings.get(subject, 0)
+
+    def role(self, member: MemberId) -> Role | None:
+        """The member's role now; None for who is none."""
+        info = self._roster.members.get(member)
+        return Role(info.role) if info is not None else None
 
     # Tickets and proofs, for `Admission`.
 
@@ -120,21 +150,26 @@ class Membership:
         return self._fingerprint
 
     def ticket(self, author: NodeId, ticket: TicketKey) -> TicketStanding | None:
-        """The ticket, when its author is a member's node."""
-        if author not in self._roster.nodes:
-            return None
+        """The ticket, when it was its author's to make."""
         return self._roster.tickets.get((author, ticket))
 
+    def tickets(self) -> tuple[tuple[NodeId, TicketKey, TicketStanding], ...]:
+        """All tickets, sorted by author and key."""
+        return tuple((*ticket, standing) for ticket, standing in sorted(self._roster.tickets.items()))
+
     def unsettled(self, author: NodeId) -> tuple[tuple[TicketKey, NodeId], ...]:
-        """Tickets of `author` that others admitted somebody with, and who came first as far as is known."""
+        """Tickets of `author` that others admitted somebody with, and who came next as far as is known."""
         waiting: list[tuple[TicketKey, NodeId]] = []
         for (writer, ticket), standing in self._roster.tickets.items():
-            if writer != author or standing.holder is not None:
+            if writer != author or author not in self._roster.nodes:
                 continue
-            belonging = [fact for fact in standing.admissions if _admitted_node(fact) in self._roster.nodes]
-            if belonging:
-                first = min(belonging, key=lambda fact: (fact.record.stamp, fact.record.digest))
-                waiting.append((ticket, _admitted_node(first)))
+            free = standing.uses - len(standing.holders)
+            unnamed = [
+                node
+                for node in standing.admitted
+                if node in self._roster.nodes and node not in standing.holders
+            ]
+            waiting += [(ticket, node) for node in unnamed[: max(free, 0)]]
         return tuple(sorted(waiting))
 
     def proof_of(self, *nodes: NodeId) -> tuple[Record, ...]:
@@ -156,27 +191,41 @@ class Membership:
 
 
 def proof(roster: Roster, nodes: Sequence[NodeId]) -> tuple[Record, ...]:
-    """See `Membership.proof_of`. The chain of trust has no cycles, since every depth stands on smaller ones."""
+    """See `Membership.proof_of`. The chain of trust has no cycles, since every depth stands on smaller ones.
+
+    The acts in the past of what proves something are part of it, with the chains of their authors.
+    """
     found: dict[bytes, Record] = {}
     reached: dict[Belonging, int] = {}
+    facts = in_order([*roster.acts, *(fact for ground in roster.grounds.values() for fact in ground.facts)])
+    lineage = Lineage(facts) if roster.acts else None
+    places = {fact.record.digest: place for place, fact in enumerate(facts)} if lineage else {}
+    acts = 0
     open_ends = [belonging for node in nodes if (belonging := _belonging(roster, node)) is not None]
     while open_ends:
         belonging = open_ends.pop()
-        if belonging not in reached:
-            ground = roster.grounds[belonging]
-            reached[belonging] = ground.depth
-            open_ends.extend(ground.parents)
+        if belonging in reached:
+            continue
+        ground = roster.grounds[belonging]
+        reached[belonging] = ground.depth
+        open_ends.extend(ground.parents)
+        for fact in ground.facts if lineage else ():
+            more = lineage.known_to(places[fact.record.digest]) & ~acts if lineage else 0
+            acts |= more
+            authors = [_belonging(roster, facts[place].author) for place in members_of(more)]
+            open_ends += [author for author in authors if author is not None]
     for belonging in sorted(reached, key=lambda one: (reached[one], one)):
-        for record in roster.grounds[belonging].records:
-            found.setdefault(record.digest, record)
+        for fact in roster.grounds[belonging].facts:
+            found.setdefault(fact.record.digest, fact.record)
+    for place in members_of(acts):
+        found.setdefault(facts[place].record.digest, facts[place].record)
     return tuple(found.values())
 
 
 def _belonging(roster: Roster, node: NodeId) -> Belonging | None:
-    info = roster.nodes.get(node)
-    return (node, info.member) if info else None
+    return roster.roles.first_belonging(node) if roster.roles is not None else None
 
 
-def _admitted_node(fact: Fact) -> NodeId:
-    assert isinstance(fact.body, Admitted)
-    return fact.body.claim.node
+def _essence(roster: Roster) -> tuple[object, ...]:
+    """What others look at: when it changes they have to look again."""
+    return (roster.nodes, roster.members, roster.former_nodes, roster.former_members, roster.valid_acts)

@@ -1,86 +1,88 @@
 """Who belongs: a pure function of the set of membership records, whatever their order of arrival.
 
-The rules are monotone, so that their least fixed point is unique:
+- The founder's node is valid, for the founder, who is administrator.
+- A ticket is valid when the node that wrote it belongs to the member that it names as inviter, who had the role that it
+  takes: guests invite their own further computers only, and nobody gives a role above the own.
+- An admission is valid when its signatures hold, its ticket is valid, it was admitted before the ticket expired by a valid
+  node of at least a member, and the ticket's author named no other holders. The author names them by `settled` records or by
+  admitting somebody itself, whichever comes first in its log, as many as the ticket has uses. While it named fewer, every
+  admission is valid provisionally; afterwards the others, and all that they wrote, are void.
+- What acts (appointed, removed, retired, revoked) do to each other and to these is in `judging`.
 
-- The founder's node is valid, for the founder.
-- A ticket is valid when the node that wrote it belongs to the member that it names as inviter.
-- An admission is valid when its signatures hold, its ticket is valid, it was admitted before the ticket expired
-  by a valid node, and the ticket's author named no other holder. The author names the holder by a `settled`
-  record or by admitting itself, whichever comes first in its log. While the author named none, every admission is
-  valid provisionally; afterwards the others, and all that they wrote, are void.
-
-Only the author's own log settles a ticket: it is one sequence, written by one node, so two sides of a partition
-cannot both settle. No stamp and no hash decides who belongs (DESIGN section 10). Seniority is depth in this chain
-of trust first, which nobody can forge to be smaller, then stamp.
+Only the author's own log settles a ticket: it is one sequence, written by one node, so two sides of a partition cannot both
+settle. No stamp and no hash decides who belongs (DESIGN section 10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from colla.model.ids import GroupId, MemberId, NodeId, digest
-from colla.model.record import Log, Record, Stamp
+import msgspec
+
+from colla.model.ids import MemberId, NodeId
+from colla.model.record import Log, Record
 from colla.protocol.membership.bodies import (
     NAME_CHARS_MAX,
     Admitted,
-    Body,
+    Appointed,
     Founding,
-    JoinClaim,
-    Settled,
+    Removed,
+    Renamed,
+    Retired,
     Ticket,
-    claim_holds,
-    decode_body,
-    founding_holds,
 )
-from colla.protocol.views import Election, MemberInfo, NodeInfo
+from colla.protocol.membership.facts import Fact, in_order, members_of, read_fact
+from colla.protocol.membership.grounds import Belonging, Ground, TicketId
+from colla.protocol.membership.judging import Judging
+from colla.protocol.membership.roles import Roles
+from colla.protocol.records.summary import log_name
+from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 
-ROLE_ADMINISTRATOR = "administrator"
-ROLE_MEMBER = "member"
+__all__ = ["Fact", "Former", "Roster", "TicketStanding", "read_fact", "resolve"]
+
 SUFFIX_HEX = 4
 
-Belonging: TypeAlias = tuple[NodeId, MemberId]
-TicketId: TypeAlias = tuple[NodeId, bytes]
-"""The author of the ticket and the ticket's public key."""
 
+class Former(msgspec.Struct, frozen=True):
+    """Why a node or a member that was admitted does not belong: `code` is stable, `text` for people."""
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A membership record beside its decoded body, whose own signatures hold."""
-
-    record: Record
-    body: Body
-
-    @property
-    def author(self) -> NodeId:
-        return self.record.log.node
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Why a node belongs to a member: the records that say so and whose authority they stand on."""
-
-    depth: int
-    stamp: Stamp
-    records: tuple[Record, ...]
-    parents: tuple[Belonging, ...]
-    claim: JoinClaim | None = None
-    """What the node said of itself; None for the founder's."""
+    code: str
+    name: str
+    text: str
+    at_s: float = 0.0
 
 
 @dataclass(slots=True)
 class TicketStanding:
-    """What became of one ticket: its records and its admissions (settled or not)."""
+    """What became of one ticket: its valid records, the valid admissions with it, and whom its author named."""
 
-    records: list[Fact] = field(default_factory=list)
+    offers: list[Fact] = field(default_factory=list)
     admissions: list[Fact] = field(default_factory=list)
-    settlement: tuple[tuple[bool, Log, int], NodeId, Record] | None = None
+    holders: tuple[NodeId, ...] = ()
+    revoked: bool = False
 
     @property
-    def holder(self) -> NodeId | None:
-        """The node that the ticket's author named."""
-        return self.settlement[1] if self.settlement else None
+    def uses(self) -> int:
+        """How many nodes the ticket admits."""
+        return max((fact.body.uses for fact in self.offers if isinstance(fact.body, Ticket)), default=1)
+
+    @property
+    def admitted(self) -> tuple[NodeId, ...]:
+        """The nodes that came with it, in the order of their admissions' stamps."""
+        ordered = sorted(self.admissions, key=lambda fact: fact.order)
+        return tuple(dict.fromkeys(_claimed(fact) for fact in ordered))
+
+
+@dataclass(slots=True)
+class Ends:
+    """Up to where the records of a node or a member count: for each act that ended it what its author had seen."""
+
+    seen: list[dict[bytes, int]] = field(default_factory=list)
+
+    def through(self, log: bytes) -> int | None:
+        """The least number that all of them had seen; None when nothing ended it."""
+        return min((seen.get(log, 0) for seen in self.seen), default=None)
 
 
 @dataclass(slots=True)
@@ -90,179 +92,226 @@ class Roster:
     founding: Founding | None = None
     members: dict[MemberId, MemberInfo] = field(default_factory=dict)
     nodes: dict[NodeId, NodeInfo] = field(default_factory=dict)
+    former_members: dict[MemberId, Former] = field(default_factory=dict)
+    former_nodes: dict[NodeId, Former] = field(default_factory=dict)
     tickets: dict[TicketId, TicketStanding] = field(default_factory=dict)
     grounds: dict[Belonging, Ground] = field(default_factory=dict)
-    outraced: dict[NodeId, NodeId] = field(default_factory=dict)
-    """Nodes that lost a ticket, and who holds it."""
+    heads: tuple[bytes, ...] = ()
+    heir: MemberId | None = None
+    """Who is administrator only because nobody is appointed."""
+    acts: tuple[Fact, ...] = ()
+    """All acts held, valid or not."""
+    valid_acts: tuple[bytes, ...] = ()
+    member_ends: dict[MemberId, Ends] = field(default_factory=dict)
+    node_ends: dict[NodeId, Ends] = field(default_factory=dict)
+    roles: Roles | None = None
+    appointments: dict[int, dict[bytes, int]] = field(default_factory=dict)
+    """Of each valid appointment, up to where its author had seen the member's logs."""
+    renamings: dict[bytes, int] = field(default_factory=dict)
+    """The greatest revision of a name, by its subject."""
 
     @property
     def election(self) -> Election:
         return self.founding.election if self.founding else Election.HASHING
 
+    def through(self, log: Log) -> int | None:
+        """Up to which number the records of this log count: None for all, 0 for none."""
+        belonging = self.roles.first_belonging(log.node) if self.roles else None
+        if belonging is None:
+            return 0
+        name = log_name(log)
+        ends = (self.node_ends.get(log.node), self.member_ends.get(belonging[1]))
+        found = [through for one in ends if one is not None and (through := one.through(name)) is not None]
+        return min(found, default=None)
 
-def read_fact(group: GroupId, record: Record) -> Fact | None:
-    """Decode a record and judge the signatures inside its body; None when it says nothing to this version."""
-    body = decode_body(record.key.kind, record.body)
-    match body:
-        case None:
+    def writer(self, record: Record) -> Writer | None:
+        """See `views.MembershipView.writer`."""
+        through = self.through(record.log)
+        if self.roles is None or (through is not None and record.number > through):
             return None
-        case Founding() if digest(record.body) != group or record.log.node != body.node:
-            return None
-        case Founding() if not founding_holds(body):
-            return None
-        case Admitted(claim=claim) if not claim_holds(group, claim):
-            return None
-        case _:
-            return Fact(record, body)
+        belonging = self.roles.first_belonging(record.log.node)
+        assert belonging is not None
+        appointments = self.roles.appointments(belonging[1])
+        if appointments:
+            name = log_name(record.log)
+            appointments = [
+                act for act in appointments if record.number > self.appointments[act].get(name, 0)
+            ]
+        return Writer(belonging[1], self.roles.by(belonging[1], appointments))
 
 
 def resolve(facts: Iterable[Fact]) -> Roster:
     """Who belongs, by these facts; order and repetition do not matter."""
-    ordered = sorted(facts, key=lambda fact: (fact.record.log, fact.record.number, fact.record.digest))
-    roster = Roster(tickets=_gather_tickets(ordered))
-    foundings = [fact for fact in ordered if isinstance(fact.body, Founding)]
-    if not foundings:
-        return roster
-    first = foundings[0]
-    assert isinstance(first.body, Founding)
-    roster.founding = first.body
-    base = Ground(0, first.record.stamp, (first.record,), ())
-    roster.grounds[first.body.node, first.body.member] = base
-    admissions = [fact for fact in ordered if isinstance(fact.body, Admitted)]
-    _grow(roster, admissions)
-    _name_all(roster)
-    _note_outraced(roster)
+    ordered = in_order(facts)
+    judging = Judging(ordered)
+    judging.judge_all()
+    roster = Roster(roles=judging.roles, grounds=judging.roles.grounds)
+    roster.founding = next((fact.body for fact in ordered if isinstance(fact.body, Founding)), None)
+    if roster.founding is None:
+        return Roster()
+    roster.heads = judging.lineage.heads()
+    roster.acts = tuple(fact for fact in ordered if fact.is_act)
+    roster.valid_acts = tuple(ordered[place].record.digest for place in members_of(judging.roles.valid))
+    _note_ends(roster, ordered, judging)
+    _name_all(roster, ordered, judging)
+    _sum_up_tickets(roster, judging)
+    _note_former(roster, ordered, judging)
     return roster
 
 
-def _gather_tickets(facts: Sequence[Fact]) -> dict[TicketId, TicketStanding]:
-    """Bring together what was said of each ticket, by whom it may be said."""
-    tickets: dict[TicketId, TicketStanding] = {}
-    for fact in facts:
-        if isinstance(fact.body, Ticket):
-            tickets.setdefault((fact.author, fact.body.ticket), TicketStanding()).records.append(fact)
-    for fact in facts:
-        match fact.body:
-            case Admitted(claim=claim):
-                standing = tickets.get((claim.author, claim.ticket))
-                if standing is not None:
-                    standing.admissions.append(fact)
-                    if fact.author == claim.author and _ticket_of(standing, fact.body) is not None:
-                        _settle(standing, fact.record, claim.node)
-            case Settled(ticket=ticket, node=node):
-                standing = tickets.get((fact.author, ticket))
-                if standing is not None:
-                    _settle(standing, fact.record, node)
+def _note_ends(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None:
+    """Up to where the logs of former members and nodes count, and from where appointments do."""
+    for place in members_of(judging.roles.valid):
+        match facts[place].body:
+            case Removed(member=member, through=through):
+                ends = roster.member_ends.setdefault(member, Ends())
+                ends.seen.append({entry.log: entry.number for entry in through})
+            case Retired(node=node, through=through):
+                ends = roster.node_ends.setdefault(node, Ends())
+                ends.seen.append({entry.log: entry.number for entry in through})
+            case Appointed(through=through):
+                roster.appointments[place] = {entry.log: entry.number for entry in through}
             case _:
                 pass
-    return tickets
 
 
-def _settle(standing: TicketStanding, record: Record, node: NodeId) -> None:
-    # The log with the ticket itself comes first; further logs of the author exist only after an accident to its disk.
-    home = standing.records[0].record.log
-    rank = (record.log != home, record.log, record.number)
-    if standing.settlement is None or rank < standing.settlement[0]:
-        standing.settlement = (rank, node, record)
-
-
-def _ticket_of(standing: TicketStanding, admitted: Admitted) -> Fact | None:
-    """The ticket record that covers this admission: of the same sort, and not expired when it was used."""
-    for fact in standing.records:
-        assert isinstance(fact.body, Ticket)
-        same_sort = fact.body.own_computer == admitted.claim.own_computer
-        if same_sort and admitted.admitted_s <= fact.body.expires_s:
-            return fact
-    return None
-
-
-def _grow(roster: Roster, admissions: Sequence[Fact]) -> None:
-    """Add belongings, one depth of the chain of trust at a time, until nothing is added."""
-    depth = 0
-    while True:
-        depth += 1
-        by_node = _first_belongings(roster.grounds)
-        added: dict[Belonging, Ground] = {}
-        for fact in admissions:
-            assert isinstance(fact.body, Admitted)
-            ground = _judge(roster, by_node, fact, fact.body, depth)
-            if ground is None:
-                continue
-            belonging, found = ground
-            known = added.get(belonging)
-            if belonging not in roster.grounds and (known is None or _order(found) < _order(known)):
-                added[belonging] = found
-        if not added:
-            return
-        roster.grounds.update(added)
-
-
-def _judge(
-    roster: Roster, by_node: Mapping[NodeId, Belonging], fact: Fact, admitted: Admitted, depth: int
-) -> tuple[Belonging, Ground] | None:
-    """Whether the admission is valid given who is valid so far, and on what grounds."""
-    claim = admitted.claim
-    standing = roster.tickets.get((claim.author, claim.ticket))
-    admitting = by_node.get(fact.author)
-    if standing is None or admitting is None or standing.holder not in (None, claim.node):
-        return None
-    ticket = _ticket_of(standing, admitted)
-    if ticket is None:
-        return None
-    assert isinstance(ticket.body, Ticket)
-    inviting = (claim.author, ticket.body.inviter)
-    if inviting not in roster.grounds:
-        return None
-    records = [ticket.record, fact.record]
-    if standing.settlement is not None and standing.settlement[2] != fact.record:
-        records.append(standing.settlement[2])
-    member = ticket.body.inviter if claim.own_computer else claim.member
-    parents = tuple(dict.fromkeys((inviting, admitting)))
-    return (claim.node, member), Ground(depth, fact.record.stamp, tuple(records), parents, claim)
-
-
-def _order(ground: Ground) -> tuple[int, Stamp, bytes]:
-    return (ground.depth, ground.stamp, ground.records[1].digest if len(ground.records) > 1 else b"")
-
-
-def _first_belongings(grounds: Mapping[Belonging, Ground]) -> dict[NodeId, Belonging]:
-    """The belonging that counts of each node, should several members claim it: the one of the greatest age."""
-    first: dict[NodeId, Belonging] = {}
-    for belonging in sorted(grounds, key=lambda one: (_order(grounds[one]), one)):
-        first.setdefault(belonging[0], belonging)
-    return first
-
-
-def _name_all(roster: Roster) -> None:
+def _name_all(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None:
     """Fill in members and nodes, eldest first, so that the elder keeps a name that both claim."""
-    assert roster.founding is not None
+    roles, valid = judging.roles, judging.roles.valid
+    names = _renamed(roster, facts, judging)
     member_names: dict[str, MemberId] = {}
     node_names: dict[str, NodeId] = {}
-    for node, belonging in _first_belongings(roster.grounds).items():
-        member = belonging[1]
-        claim = roster.grounds[belonging].claim
-        if member not in roster.members:
-            claimed = claim.member_name if claim else roster.founding.member_name
-            role = ROLE_MEMBER if claim else ROLE_ADMINISTRATOR
-            name = _unique(claimed or ROLE_MEMBER, member, member_names)
-            member_names[name] = member
-            roster.members[member] = MemberInfo(member, name, role, seniority=len(roster.members))
-        name = _unique(claim.node_name if claim else roster.founding.node_name, node, node_names)
+    roster.heir = roles.heir(valid)
+    for member in roles.members():
+        if roles.removals(member, valid):
+            continue
+        role = Role.ADMINISTRATOR if member == roster.heir else roles.of(member, valid)
+        name = _unique(names.get(member, member_claim(roster, member)), member, member_names)
+        member_names[name] = member
+        roster.members[member] = MemberInfo(member, name, role, seniority=len(roster.members))
+    for belonging in sorted(roles.grounds, key=lambda one: (roles.grounds[one].seniority, one)):
+        node, member = belonging
+        if roles.first_belonging(node) != belonging or member not in roster.members:
+            continue
+        if roles.retirements(node, valid):
+            continue
+        name = _unique(names.get(node, node_claim(roster, belonging)), node, node_names)
         node_names[name] = node
         roster.nodes[node] = NodeInfo(node, member, name)
 
 
-def _note_outraced(roster: Roster) -> None:
-    """Find who was admitted with a ticket that another node holds, to be able to say so."""
-    for (author, _), standing in roster.tickets.items():
-        if author not in roster.nodes:
+def _renamed(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> dict[bytes, str]:
+    """The names that were given later."""
+    best: dict[bytes, tuple[int, Fact]] = {}
+    for place, fact in enumerate(facts):
+        if isinstance(fact.body, Renamed):
+            subject, revision = fact.body.subject, fact.body.revision
+            roster.renamings[subject] = max(revision, roster.renamings.get(subject, 0))
+            if judging.verdicts[place] and (subject not in best or revision >= best[subject][0]):
+                # The facts are in their total order: of equal revisions the last one stays.
+                best[subject] = (revision, fact)
+    return {subject: fact.body.name for subject, (_, fact) in best.items() if isinstance(fact.body, Renamed)}
+
+
+def member_claim(roster: Roster, member: MemberId) -> str:
+    """How the member wants to be called by the eldest of its grounds that says so."""
+    assert roster.founding is not None
+    if member == roster.founding.member:
+        return roster.founding.member_name
+    said = [ground for one, ground in roster.grounds.items() if one[1] == member and ground.role]
+    eldest = min(said, key=lambda ground: ground.seniority, default=None)
+    return eldest.claim.member_name if eldest is not None and eldest.claim is not None else Role.MEMBER.value
+
+
+def node_claim(roster: Roster, belonging: Belonging) -> str:
+    """How the node called itself when it came."""
+    assert roster.founding is not None
+    claim = roster.grounds[belonging].claim
+    return claim.node_name if claim else roster.founding.node_name
+
+
+def _sum_up_tickets(roster: Roster, judging: Judging) -> None:
+    for ticket_id, ticket in judging.tickets.items():
+        offers = [judging.facts[place] for place in ticket.offers if judging.verdicts[place]]
+        if not offers:
             continue
-        for fact in standing.admissions:
-            assert isinstance(fact.body, Admitted)
-            loser = fact.body.claim.node
-            if standing.holder not in (None, loser) and loser not in roster.nodes:
-                assert standing.holder is not None
-                roster.outraced[loser] = standing.holder
+        standing = TicketStanding(offers, revoked=judging.is_revoked(ticket_id))
+        standing.admissions = [judging.facts[place] for place in ticket.admissions if judging.verdicts[place]]
+        standing.holders = tuple(judging.holders(ticket, standing.uses))
+        roster.tickets[ticket_id] = standing
+
+
+def _note_former(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None:
+    """Find who was admitted and does not belong, to be able to say why."""
+    for place in members_of(judging.roles.valid):
+        fact = facts[place]
+        match fact.body:
+            case Removed(member=member, reason=reason, removed_s=at_s) if judging.roles.knows(member):
+                left = _author_member(roster, fact) == member
+                text = "It left the group." if left else f"{_by(roster, fact)} removed it from the group."
+                former = Former(
+                    "left" if left else "removed", member_claim(roster, member), _with(text, reason), at_s
+                )
+                roster.former_members.setdefault(member, former)
+                for node in judging.roles.nodes_of(member):
+                    name = node_claim(roster, (node, member))
+                    roster.former_nodes.setdefault(node, msgspec.structs.replace(former, name=name))
+            case Retired(node=node, reason=reason, retired_s=at_s):
+                belonging = judging.roles.first_belonging(node)
+                if belonging is None:
+                    continue
+                left = fact.author == node
+                text = "It left the group." if left else f"{_by(roster, fact)} retired this computer."
+                former = Former(
+                    "left" if left else "retired", node_claim(roster, belonging), _with(text, reason), at_s
+                )
+                roster.former_nodes.setdefault(node, former)
+            case _:
+                pass
+    for place, fact in enumerate(facts):
+        if isinstance(fact.body, Admitted) and not judging.verdicts[place]:
+            node = fact.body.claim.node
+            if node not in roster.nodes:
+                refused = _refused(roster, fact.body, judging)
+                if refused is not None:
+                    roster.former_nodes.setdefault(node, refused)
+
+
+def _refused(roster: Roster, admitted: Admitted, judging: Judging) -> Former | None:
+    """Why an admission is void, if its ticket was not."""
+    claim = admitted.claim
+    standing = roster.tickets.get((claim.author, claim.ticket))
+    if standing is None:
+        return None
+    if standing.holders and claim.node not in standing.holders and len(standing.holders) >= standing.uses:
+        others = ", ".join(holder.hex()[:10] for holder in standing.holders)
+        text = f"Its ticket was used too often, and the member who invited gave it to node {others}."
+        return Former("ticket_raced", claim.node_name, f"{text} Ask for a new ticket.")
+    if standing.revoked:
+        return Former("ticket_revoked", claim.node_name, "Its ticket was revoked. Ask for a new ticket.")
+    text = "Whoever invited or admitted it does not belong to the group any more. Ask for a new ticket."
+    return Former("ticket_void", claim.node_name, text)
+
+
+def _author_member(roster: Roster, fact: Fact) -> MemberId | None:
+    belonging = roster.roles.first_belonging(fact.author) if roster.roles else None
+    return belonging[1] if belonging else None
+
+
+def _by(roster: Roster, fact: Fact) -> str:
+    member = _author_member(roster, fact)
+    assert member is not None
+    info = roster.members.get(member)
+    return info.name if info is not None else member_claim(roster, member)
+
+
+def _with(text: str, reason: str) -> str:
+    return f"{text} {reason}" if reason else text
+
+
+def _claimed(fact: Fact) -> NodeId:
+    assert isinstance(fact.body, Admitted)
+    return fact.body.claim.node
 
 
 def _unique(name: str, owner: bytes, taken: Mapping[str, bytes]) -> str:

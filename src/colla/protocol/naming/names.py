@@ -31,9 +31,8 @@ from colla.protocol.naming.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
-from colla.protocol.views import MembershipView, RecordChange, RecordsView
+from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 
-GUEST = "guest"
 NOTHING = ObjectId(b"")
 """As `expected`: the path must lead nowhere."""
 
@@ -125,8 +124,7 @@ class Names:
 
         Raises `bad_name`, `not_allowed`, `changed_meanwhile` (not as expected), `name_taken` (another member's).
         """
-        path = clean_path(named.path)
-        self._check(path, author, expected, replace)
+        path = self.check(named.path, author, expected, replace=replace)
         return [(key_of(path), encode(msgspec.structs.replace(named, path=path)))]
 
     def remove(
@@ -136,12 +134,14 @@ class Names:
         path = clean_path(path)
         if self.find(path) is None:
             raise no_such_object(path)
-        self._check(path, author, expected, replace)
+        self.check(path, author, expected, replace=replace)
         return [(key_of(path), encode(Removed()))]
 
-    # Inside.
-
-    def _check(self, path: str, author: MemberId, expected: ObjectId | None, replace: bool) -> None:
+    def check(
+        self, path: str, author: MemberId, expected: ObjectId | None = None, *, replace: bool = False
+    ) -> str:
+        """Whether `author` may write the path now; returns it cleaned. Raises as `name`."""
+        path = clean_path(path)
         if not self._may_write(author):
             raise CollaError(
                 "not_allowed",
@@ -164,10 +164,13 @@ class Names:
                 f"{path!r} is {owner.name if owner is not None else 'another member'}'s.",
                 "Choose another name, or say that it shall be replaced: --replace.",
             )
+        return path
+
+    # Inside.
 
     def _may_write(self, member: MemberId) -> bool:
         info = self._membership.member(member)
-        return info is not None and info.role != GUEST
+        return info is not None and info.role != Role.GUEST
 
     def _refresh(self, keys: Sequence[Key]) -> bool:
         changed = False
@@ -185,9 +188,7 @@ class Names:
 
     def _merge(self, key: Key) -> Entry | None:
         """The path as its records give it; None when neither it nor a conflict leads anywhere."""
-        records = [
-            record for record in self._records.versions(TOPIC_OBJECTS, key) if self._counts(record.log.node)
-        ]
+        records = [record for record in self._records.versions(TOPIC_OBJECTS, key) if self._counts(record)]
         free = undominated(records)
         if not free:
             return None
@@ -200,13 +201,14 @@ class Names:
         earlier.sort(key=lambda version: (-version.written_s, version.node))
         return Entry(path, versions[0], tuple(others), tuple(earlier))
 
-    def _counts(self, node: NodeId) -> bool:
-        member = self._membership.owner_of(node)
-        return member is not None and self._may_write(member)
+    def _counts(self, record: Record) -> bool:
+        writer = self._membership.writer(record)
+        return writer is not None and writer.role is not Role.GUEST
 
     def _version(self, record: Record) -> Version:
         body = decode(record.body)
-        member = self._membership.owner_of(record.log.node) or MemberId(b"")
+        writer = self._membership.writer(record)
+        member = writer.member if writer is not None else MemberId(b"")
         named = body if isinstance(body, Named) else None
         return Version(named, member, record.log.node, record.stamp.wall_ms / 1000)
 

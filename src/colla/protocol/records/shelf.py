@@ -5,12 +5,12 @@ Nothing changes here; `book` is the one writer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from colla.kernel.config import RecordConfig
 from colla.model.errors import InvariantViolation
-from colla.model.ids import LogId, digest
-from colla.model.record import Key, Record, SignedRecord
+from colla.model.ids import LogId, NodeId, digest
+from colla.model.record import Key, Log, Record, SignedRecord
 from colla.protocol.records.log import HeldLog
 from colla.protocol.records.order import NUMBER_MAX, undominated
 from colla.protocol.records.shape import parse_shaped
@@ -64,6 +64,25 @@ class Shelf:
     def held(self, log: LogId, number: int) -> bool:
         """Whether a record of that number is held of a log with that id."""
         return any(held.stretch(number - 1, number) for held in self._by_name.values() if held.log.id == log)
+
+    def complete(self, topic: str, after: Mapping[Log, int]) -> list[tuple[Log, int, list[Record]]]:
+        """Of each log whose frontier is beyond `after` (0 where it is not named): its name, the frontier, and the
+        records between the two in number order.
+        """
+        return [
+            (held.log, held.frontier, held.stretch(after.get(held.log, 0), held.frontier))
+            for held in self._topic(topic).logs()
+            if held.frontier > after.get(held.log, 0)
+        ]
+
+    def highest_of(self, nodes: Sequence[NodeId]) -> tuple[tuple[bytes, int], ...]:
+        """All logs of these nodes in every topic, by name, and the highest number held of each."""
+        return tuple(
+            (held.name, held.highest)
+            for topic in self._topics.values()
+            for held in topic.logs()
+            if held.log.node in nodes
+        )
 
     # Comparing with others; used by sessions.
 

@@ -19,7 +19,7 @@ from colla.model.service import Limits, Specification
 from colla.protocol.catalogue.bodies import Replicas, Specified, Wanted, encode, service_id
 from colla.protocol.catalogue.catalogue import Catalogue, register_catalogue
 from colla.protocol.records.book import RecordBook
-from colla.protocol.views import Election, Identity, MemberInfo, NodeInfo
+from colla.protocol.views import Election, Identity, MemberInfo, NodeInfo, Role, Writer
 
 ADA, BEN, EVE = (MemberId(digest(name)) for name in (b"ada", b"ben", b"eve"))
 
@@ -52,6 +52,11 @@ class Members:
 
     def owner_of(self, node: NodeId) -> MemberId | None:
         return self.owners.get(node)
+
+    def writer(self, record: Record) -> Writer | None:
+        owner = self.owner_of(record.log.node)
+        info = self.member(owner) if owner is not None else None
+        return Writer(info.id, Role(info.role)) if info is not None else None
 
 
 class Desk:

@@ -31,6 +31,7 @@ from colla.protocol.membership.founding import found
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.membership import Membership
 from colla.protocol.membership.tickets import Contact, TicketText, read_ticket
+from colla.protocol.records.summary import log_name
 from colla.protocol.views import Election, Identity
 
 START_WALL_S = 1_800_000_000.0
@@ -66,6 +67,15 @@ class Book:
             record = open_record(self.group, signed)
             check_record(record)
             self.held[record.digest] = record
+
+
+    def seen(self, nodes: Sequence[NodeId]) -> list[tuple[bytes, int]]:
+        highest: dict[bytes, int] = {}
+        for record in self.held.values():
+            if record.log.node in nodes:
+                name = log_name(record.log)
+                highest[name] = max(record.number, highest.get(name, 0))
+        return list(highest.items())
 
 
 class Node:

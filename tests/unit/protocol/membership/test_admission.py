@@ -366,9 +366,9 @@ def test_a_raced_ticket_is_settled_by_the_inviter_and_the_loser_is_told(world: A
     assert len(settled) == 1
     for node in (bob, eve, first, second):
         node.learn(list(ada.book.held.values()))
-    holders = {node.membership.ticket(ada.id, ticket_key(ticket)).holder for node in (ada, bob, eve)}
+    holders = {node.membership.ticket(ada.id, ticket_key(ticket)).holders for node in (ada, bob, eve)}
     assert len(holders) == 1
-    loser = second if holders == {first.id} else first
+    loser = second if holders == {(first.id,)} else first
     gone = eve if loser is second else bob
     assert not gone.admission.accepted(loser.id)
     assert [one.code for one in loser.of(RefusedByPeer)] == ["ticket_raced"]
@@ -402,7 +402,7 @@ def test_a_copied_ticket_does_not_steal_a_computer(world: Any) -> None:
     ticket = ada.invite(own_computer=True)
     mallory.learn(list(ada.book.held.values()))
     owner = mallory.membership.owner_of(mallory.id)
-    (real,) = [fact.body for fact in mallory.membership.ticket(ada.id, ticket_key(ticket)).records]
+    (real,) = [fact.body for fact in mallory.membership.ticket(ada.id, ticket_key(ticket)).offers]
     mallory.book.write(msgspec.structs.replace(real, inviter=owner), world.now)
     laptop = world.stranger("laptop", ada.identity.group)
     laptop.join(ticket, ada)

@@ -15,11 +15,11 @@ from colla.kernel.durable import Durable
 from colla.kernel.outbox import Outbox
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId, ObjectId, digest
-from colla.model.record import TOPIC_OBJECTS, Key
+from colla.model.record import TOPIC_OBJECTS, Key, Record
 from colla.protocol.naming.bodies import KeyFor, Named, Sealing, clean_path, encode, key_of
 from colla.protocol.naming.names import NOTHING, Names, register_names
 from colla.protocol.records.book import RecordBook
-from colla.protocol.views import Identity, MemberInfo, RecordChange
+from colla.protocol.views import Identity, MemberInfo, RecordChange, Role, Writer
 
 ADA, BEN, EVE = (MemberId(digest(name)) for name in (b"ada", b"ben", b"eve"))
 
@@ -40,6 +40,11 @@ class Members:
 
     def owner_of(self, node: NodeId) -> MemberId | None:
         return self.owners.get(node)
+
+    def writer(self, record: Record) -> Writer | None:
+        owner = self.owner_of(record.log.node)
+        info = self.member(owner) if owner is not None else None
+        return Writer(info.id, Role(info.role)) if info is not None else None
 
 
 class Desk:
@@ -219,8 +224,8 @@ def test_a_path_is_one_however_its_letters_are_composed() -> None:
         b"\xc1",
         encode(Named("x", ObjectId(b"short"), 1, 1, 1, False)),
         encode(Named("x", ObjectId(bytes(32)), -1, 1, 1, False)),
-        encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, ()))),
-        encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (KeyFor(b"", b""),)))),
+        encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (), ()))),
+        encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (), (KeyFor(NodeId(b""), b""),)))),
     ],
 )
 def test_a_body_that_breaks_a_rule_is_not_held(lab: ModuleType, desks: list[Desk], body: bytes) -> None:
