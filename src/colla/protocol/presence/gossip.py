@@ -74,6 +74,8 @@ class Gossip:
 
     def flush(self, now: Instant) -> None:
         """Send what is due, unless something was sent a moment ago: then soon."""
+        if not self._items:
+            return
         if now.boot_s < self._flushed_s + self._config.news_batch_s - CLOCK_GRAIN_S:
             self._schedule(now)
             return

@@ -127,7 +127,7 @@ class Neighbourhood:
         if shape == self._shape:
             return
         self._shape = shape
-        self.rings = Rings(*shape, self._config.watchers, self._places)
+        self.rings = Rings(*shape, self._config.watchers, self._places, self.rings)
         self._watchers = self.rings.watchers_of(self._own)
         before = self._watched
         self._watched = dict.fromkeys(self.rings.watched_by(self._own))

@@ -7,44 +7,101 @@ overlay is that of Rapid (Suresh et al., ATC 2018); its links form an expander, 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from colla.model.ids import NodeId, digest
 
 PLACE_BYTES = 8
+RESORT_SHARE = 8
+"""When more than one in so many came or went, sorting all anew is cheaper than putting each in its place."""
+
+
+Ring = list[tuple[bytes, NodeId]]
 
 
 class Rings:
-    """The rings over one set of present nodes. Immutable; made anew when the set changes."""
+    """The rings over one set of present nodes. Immutable; made anew when the set changes, out of the rings before.
+
+    Who watches whom is looked up when somebody asks: in a large group one change must not cost every node a look at all.
+    """
 
     def __init__(
-        self, present: Sequence[NodeId], watching: Sequence[NodeId], watchers: int, places: Places
+        self,
+        present: Sequence[NodeId],
+        watching: Sequence[NodeId],
+        watchers: int,
+        places: Places,
+        before: Rings | None = None,
     ) -> None:
-        """`watching` are those of `present` that carry a group agent; `watchers` is the number of rings, K."""
+        """`watching` are those of `present` that carry a group agent; `watchers` is the number of rings, K. All are sorted."""
+        self._present = tuple(present)
+        self._watching = tuple(watching)
+        self._watchers = watchers
+        self._places = places
+        self._subjects: list[Ring] = self._order(
+            self._present, (before._present, before._subjects) if before else ((), [])
+        )
+        if self._watching == self._present:
+            self._eligible: list[Ring] = self._subjects
+        else:
+            old = (before._watching, before._eligible) if before else ((), [])
+            self._eligible = self._order(self._watching, old)
         self._by_subject: dict[NodeId, tuple[NodeId, ...]] = {}
-        self._by_watcher: dict[NodeId, list[NodeId]] = {}
-        rings = [sorted((places.of(node)[ring], node) for node in watching) for ring in range(watchers)]
-        everybody: list[list[tuple[bytes, NodeId]]] = []
-        for subject in present:
-            eligible = rings
-            if not watching or list(watching) == [subject]:
-                everybody = everybody or [
-                    sorted((places.of(node)[ring], node) for node in present) for ring in range(watchers)
-                ]
-                eligible = everybody
-            chosen = _choose(subject, places.of(subject), eligible)
-            self._by_subject[subject] = chosen
-            for watcher in chosen:
-                self._by_watcher.setdefault(watcher, []).append(subject)
 
     def watchers_of(self, subject: NodeId) -> tuple[NodeId, ...]:
         """Those who watch it: at most K, all different."""
-        return self._by_subject.get(subject, ())
+        chosen = self._by_subject.get(subject)
+        if chosen is None:
+            at = bisect_left(self._present, subject)
+            if self._present[at : at + 1] != (subject,):
+                return ()
+            alone = self._watching in ((), (subject,))
+            chosen = _choose(subject, self._places.of(subject), self._subjects if alone else self._eligible)
+            self._by_subject[subject] = chosen
+        return chosen
 
     def watched_by(self, watcher: NodeId) -> tuple[NodeId, ...]:
-        """Those whom it watches, in the order of `present`."""
-        return tuple(self._by_watcher.get(watcher, ()))
+        """Those whom it watches, sorted."""
+        reach = self._watchers + 1
+        if len(self._watching) <= reach + 1:
+            near = dict.fromkeys(self._present)
+        elif watcher in self._watching:
+            near = {}
+            for number, place in enumerate(self._places.of(watcher)):
+                # Nobody farther back passes over so many others: each chooses the next, but for those it has already.
+                eligible, subjects = self._eligible[number], self._subjects[number]
+                end = bisect_left(eligible, (place, watcher))
+                begin = bisect_left(subjects, eligible[end - reach])
+                end = bisect_left(subjects, (place, watcher))
+                between = subjects[begin:end] if begin < end else subjects[begin:] + subjects[:end]
+                near.update((node, None) for _, node in between)
+        else:
+            return ()
+        return tuple(sorted(node for node in near if watcher in self.watchers_of(node)))
+
+    def _order(self, nodes: tuple[NodeId, ...], before: tuple[tuple[NodeId, ...], list[Ring]]) -> list[Ring]:
+        """The nodes in the order of each ring; those that were there before are not sorted again."""
+        old, rings = before
+        now, then = dict.fromkeys(nodes), dict.fromkeys(old)
+        come = [node for node in nodes if node not in then]
+        gone = [node for node in old if node not in now]
+        if not rings or (len(come) + len(gone)) * RESORT_SHARE > len(nodes):
+            places = [self._places.of(node) for node in nodes]
+            return [
+                sorted((place[number], node) for place, node in zip(places, nodes, strict=True))
+                for number in range(self._watchers)
+            ]
+        if not come and not gone:
+            return rings
+        changed = [list(ring) for ring in rings]
+        for node in gone:
+            for ring, place in zip(changed, self._places.of(node), strict=True):
+                del ring[bisect_left(ring, (place, node))]
+        for node in come:
+            for ring, place in zip(changed, self._places.of(node), strict=True):
+                insort(ring, (place, node))
+        return changed
 
 
 class Places:

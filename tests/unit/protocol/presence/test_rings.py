@@ -52,3 +52,27 @@ def test_who_carries_no_group_agent_does_not_watch_unless_nobody_does() -> None:
     single = Rings(present, few[:1], 4, Places(4))
     assert len(single.watchers_of(few[0])) == 4
     assert single.watchers_of(present[5]) == (few[0],)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05, 0.0])
+def test_rings_made_of_those_before_are_the_rings_made_anew(share: float) -> None:
+    rng, places, everybody = Random(7), Places(4), nodes(90)
+    rings = None
+    for _ in range(40):
+        present = sorted(rng.sample(everybody, rng.randint(80, 90)))
+        watching = [node for node in present if rng.random() < share or share == 1.0]
+        rings = Rings(present, watching, 4, places, rings)
+        anew = Rings(present, watching, 4, places)
+        for node in everybody:
+            assert rings.watchers_of(node) == anew.watchers_of(node)
+            assert rings.watched_by(node) == anew.watched_by(node)
+
+
+@pytest.mark.parametrize("watching_count", [0, 1, 2, 5, 6, 7, 30])
+def test_whoever_is_watched_by_a_node_has_it_among_its_watchers(watching_count: int) -> None:
+    present = nodes(30)
+    watching = sorted(Random(3).sample(present, watching_count))
+    rings = Rings(present, watching, 4, Places(4))
+    for watcher in present:
+        subjects = tuple(node for node in present if watcher in rings.watchers_of(node))
+        assert rings.watched_by(watcher) == subjects
