@@ -74,7 +74,9 @@ class Play:
         self.stage.peace()
         within_s = self.scenario.consistent_within_s
         took_s = settle(self.group, within_s, self.checks, self.scenario.stays_s)
-        self.group.until(self.all_belong, within_s, "(e) whoever holds a ticket belongs, and all know all members")
+        self.group.until(
+            self.all_belong, within_s, "(e) whoever holds a ticket belongs, and all know all members"
+        )
         self.consistent_s = took_s
 
     def form(self) -> None:

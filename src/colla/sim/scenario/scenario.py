@@ -162,11 +162,9 @@ def write_scenario(scenario: Scenario) -> str:
 
 
 def _without_nothing(value: Any) -> Any:
-    """TOML knows no null: what is None or empty is not written."""
+    """TOML knows no null: what is None is not written."""
     if isinstance(value, dict):
-        return {
-            name: _without_nothing(each) for name, each in value.items() if each is not None and each != ()
-        }
+        return {name: _without_nothing(each) for name, each in value.items() if each is not None}
     if isinstance(value, list | tuple):
         return [_without_nothing(each) for each in value]
     return value
