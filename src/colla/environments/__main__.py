@@ -1,4 +1,4 @@
-"""`python -m colla.environments static|process --runtime DIR [--isolation auto|bubblewrap|none]`.
+"""`python -m colla.environments static|process|wasm --runtime DIR [--isolation auto|bubblewrap|none]`.
 
 Starts one environment program in a runtime folder, prints its handshake and serves until it is ended.
 `python -m colla.environments openapi` prints the OpenAPI document.
@@ -24,6 +24,18 @@ EXIT_TAKEN: Final = 75
 """Another program lives in the folder (EX_TEMPFAIL)."""
 
 
+def make_driver(kind: str, instance: str, folder: RuntimeFolder, isolation: str) -> Driver:
+    """The driver of a kind. Raises `EnvironmentFault` when it cannot work here."""
+    if kind == "static":
+        return StaticDriver(instance)
+    if kind == "wasm":
+        # What it needs is an extra of the package, and is imported only where the kind is wanted.
+        from colla.environments.wasm import WasmDriver
+
+        return WasmDriver(instance, folder)
+    return ProcessDriver(instance, folder, isolation)
+
+
 async def run(kind: str, runtime: Path, isolation: str) -> int:
     """Serve; the program's exit code."""
     folder = RuntimeFolder(runtime)
@@ -31,10 +43,7 @@ async def run(kind: str, runtime: Path, isolation: str) -> int:
         print(f"another environment program runs in {runtime}", file=sys.stderr)
         return EXIT_TAKEN
     instance = secrets.token_hex(8)
-    driver: Driver = (
-        StaticDriver(instance) if kind == "static" else ProcessDriver(instance, folder, isolation)
-    )
-    await program.serve(driver, folder)
+    await program.serve(make_driver(kind, instance, folder, isolation), folder)
     return 0
 
 
@@ -43,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m colla.environments", description="An execution environment."
     )
-    parser.add_argument("kind", choices=["static", "process", "openapi"])
+    parser.add_argument("kind", choices=["static", "process", "wasm", "openapi"])
     parser.add_argument("--runtime", type=Path, help="folder for its socket and its replicas")
     parser.add_argument("--isolation", choices=["auto", "bubblewrap", "none"], default="auto")
     options = parser.parse_args(arguments)
