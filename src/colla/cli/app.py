@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import colla
-from colla.cli import autostart, computer, doctor, group, lab, services, up, use
+from colla.cli import autostart, communication, computer, doctor, group, lab, services, up, use
 from colla.cli.command import GROUP_PANEL
 from colla.cli.simulate import app as simulate
 
@@ -70,6 +70,7 @@ app.add_typer(group_app, name="group", rich_help_panel=GROUP_PANEL)
 group.add(app, group_app)
 services.add(app)
 use.add(app)
+communication.add(app)
 up.add(app, group_app)
 computer.add(app)
 autostart.add(app)

@@ -1,10 +1,9 @@
-"""Commands to use services, and to follow what happens."""
+"""Commands to use services."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 import webbrowser
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -145,34 +144,6 @@ async def forward(
     raise CollaError("not_running", "The node stopped, and the forward with it.", "Start it with `colla up`.")
 
 
-async def events(
-    here: Here,
-    kind: Annotated[list[str] | None, typer.Option("--kind", help="Only this kind; repeat it.")] = None,
-    service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
-    new: Annotated[bool, typer.Option("--new", help="Leave out what happened before.")] = False,
-) -> None:
-    """Follow what happens in the group, as this computer sees it, until Ctrl-C. The newest of the past come first."""
-    began_s = time.time()
-    async with here.client() as client:
-        wanted = (await client.service(service)).id if service is not None else ""
-        async for notice in client.notices():
-            if (
-                (new and notice.at_s < began_s)
-                or (kind and notice.kind not in kind)
-                or (wanted and notice.service != wanted)
-            ):
-                continue
-            if here.out.json:
-                here.out.answer(notice)
-                continue
-            at = time.strftime("%H:%M:%S", time.localtime(notice.at_s))
-            if here.out.terminal:
-                here.out.say(f"{at}  {notice.text}")
-            else:
-                here.out.row((at, notice.kind, notice.text))
-    raise CollaError("not_running", "The node stopped.", "Start it with `colla up`.")
-
-
 def add(app: typer.Typer) -> None:
     """Declare these commands."""
     command(app, USE_PANEL, name="open", examples=("colla open blog", 'curl "$(colla open blog --print)"'))(
@@ -180,8 +151,3 @@ def add(app: typer.Typer) -> None:
     )
     command(app, USE_PANEL, examples=("colla locate blog",))(locate)
     command(app, USE_PANEL, examples=("colla forward shop 8000", "curl http://127.0.0.1:8000/"))(forward)
-    command(
-        app,
-        USE_PANEL,
-        examples=("colla events", "colla events --service blog", "colla events --json --kind took_over"),
-    )(events)

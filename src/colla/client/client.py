@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from colla.client.communication_calls import CommunicationCalls
 from colla.client.computer_calls import ComputerCalls
 from colla.client.group_calls import GroupCalls
 from colla.client.object_calls import ObjectCalls
 from colla.client.service_calls import ServiceCalls
 
 
-class Client(ComputerCalls, GroupCalls, ServiceCalls, ObjectCalls):
+class Client(ComputerCalls, GroupCalls, ServiceCalls, ObjectCalls, CommunicationCalls):
     """A connection to this computer's node in one group. Use it as an asynchronous context manager."""
 
     async def __aenter__(self) -> Client:

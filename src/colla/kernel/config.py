@@ -139,6 +139,7 @@ class PresenceConfig(msgspec.Struct, frozen=True):
     introduction_interval_s: float = 5.0
     introduction_asked_max: int = 2
     introductions_remembered_max: int = 256
+    seen_interval_s: float = 60.0
 
 
 class ElectionConfig(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ class Asking:
             future.set_result(effect.result)
 
     def restart(self, why: CollaError) -> None:
-        """The agents start again from disk: whoever waits is told why."""
+        """The agents start again from disk, or end: whoever waits is told why."""
         for future in self._pending.values():
             if not future.done():
                 future.set_result(Refusal(why.code, why.message, why.hint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -26,6 +27,7 @@ class Notices:
     def __init__(self) -> None:
         self._kept: deque[NoticeReport] = deque(maxlen=KEPT)
         self._followers: dict[asyncio.Queue[NoticeReport | None], None] = {}
+        self._news = asyncio.Event()
 
     def tell(self, notice: Notice, node_name: str = "") -> None:
         """Take a notice of the agents."""
@@ -39,6 +41,8 @@ class Notices:
         """Log and hand out one notice."""
         log.info("%s: %s", report.kind, report.text)
         self._kept.append(report)
+        self._news.set()
+        self._news = asyncio.Event()
         for queue in self._followers:
             if queue.full():
                 queue.get_nowait()
@@ -59,6 +63,11 @@ class Notices:
                 yield report_or_end
         finally:
             self._followers.pop(queue, None)
+
+    async def news(self, wait_s: float) -> None:
+        """Return when something is told, or after `wait_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), wait_s)
 
     def close(self) -> None:
         """End all followers."""

@@ -117,18 +117,18 @@ def test_open_prints_the_address(
     assert json.loads(colla("open", "blog", "--json").stdout)["loopback_url"] == ""
 
 
-def test_events_are_followed_until_the_node_stops(colla: Colla, node: Any, samples: Any) -> None:
+def test_notices_are_followed_until_the_node_stops(colla: Colla, node: Any, samples: Any) -> None:
     notices = [
         types.NoticeReport(1.0, "took_over", "vps is master\x1b[2J", "11" * 16),
         types.NoticeReport(2.0, "replica_ready", "of another", "33" * 16),
     ]
     node.answer("GET notices", notices).answer("GET services/blog", samples.service("blog"))
-    result = colla("events", "--service", "blog")
+    result = colla("notices", "--service", "blog")
     assert result.exit_code == 3 and "took_over\tvps is master\\x1b[2J" in result.stdout
     assert "another" not in result.stdout and "node stopped" in result.stderr
-    lines = colla("events", "--json", "--kind", "replica_ready").stdout.splitlines()
+    lines = colla("notices", "--json", "--kind", "replica_ready").stdout.splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["replica_ready"]
-    assert colla("events", "--new").stdout == ""
+    assert colla("notices", "--new").stdout == ""
 
 
 def test_the_log_is_read_without_a_node(colla: Colla, home: Path) -> None:

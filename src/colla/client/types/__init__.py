@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from colla.client.types.communication import *  # noqa: F403
 from colla.client.types.computer import *  # noqa: F403
 from colla.client.types.group import *  # noqa: F403
 from colla.client.types.objects import *  # noqa: F403

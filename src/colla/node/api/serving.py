@@ -7,6 +7,7 @@ stable code, whatever goes wrong.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import logging
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 1024 * 1024
+LISTENER_CHECK_S = 2.0
+"""So long a stream goes on for somebody who is gone, while it has nothing to tell."""
+ERROR_AT_ONCE_S = 0.05
+"""A stream begins after this, unless it has failed by then."""
 HOSTS = ("colla", "localhost", "127.0.0.1")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -115,11 +120,32 @@ async def _asked(route: Route[Any, Any], request: web.Request) -> Any:
 
 
 async def _stream(request: web.Request, values: AsyncIterator[Any]) -> web.StreamResponse:
+    """Line by line, until there are no more or nobody listens. An error that comes at once is an answer as any other."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
+    begun = asyncio.Event()
+    telling = asyncio.ensure_future(_tell(response, values, begun))
+    try:
+        await asyncio.wait({telling}, timeout=ERROR_AT_ONCE_S)
+        if telling.done():
+            # Either it failed, or all of it is known: what fails from here on ends the stream.
+            telling.result()
+        await response.prepare(request)
+        begun.set()
+        while not telling.done():
+            await asyncio.wait({telling}, timeout=LISTENER_CHECK_S)
+            if request.transport is None or request.transport.is_closing():
+                return response
+        with contextlib.suppress(CollaError, ConnectionError):
+            telling.result()
+        return response
+    finally:
+        telling.cancel()
+
+
+async def _tell(response: web.StreamResponse, values: AsyncIterator[Any], begun: asyncio.Event) -> None:
     async for value in values:
+        await begun.wait()
         await response.write(msgspec.json.encode(value) + b"\n")
-    return response
 
 
 def _json(value: Any, status: int = 200, headers: Any = None) -> web.Response:

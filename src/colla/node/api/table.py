@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from colla.node.api import computer, group, objects, services
+from colla.node.api import communication, computer, group, objects, services
 from colla.node.api.routes import Route
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
@@ -12,4 +12,5 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *group.ROUTES,
     *services.ROUTES,
     *objects.ROUTES,
+    *communication.ROUTES,
 )
