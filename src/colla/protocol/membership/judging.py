@@ -76,6 +76,7 @@ class Judging:
         self.tickets: dict[TicketId, TicketFacts] = {}
         self._admissions: dict[NodeId, list[int]] = {}
         self._persons: dict[MemberId, list[int]] = {}
+        """What makes nodes and persons belong: admissions, and the founding. Facts of theirs wait for it."""
         self._removed: dict[MemberId, list[int]] = {}
         self._appointed: dict[MemberId, list[int]] = {}
         self._retired: dict[NodeId, list[int]] = {}
@@ -141,8 +142,9 @@ class Judging:
 
     def _index(self, place: int, fact: Fact) -> None:
         match fact.body:
-            case Founding():
-                pass
+            case Founding(node=node, member=member):
+                self._admissions.setdefault(node, []).append(place)
+                self._persons.setdefault(member, []).append(place)
             case Ticket(ticket=ticket):
                 self.tickets.setdefault((fact.author, ticket), TicketFacts()).offers.append(place)
             case Admitted(claim=claim):
