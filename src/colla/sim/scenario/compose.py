@@ -297,7 +297,7 @@ class Composer:
             network.BadLine(
                 at_s=at_s,
                 node=self._any_node(),
-                loss=round(rng.uniform(0.02, 0.5), 2) if rng.random() < 0.7 else None,
+                loss=round(rng.uniform(0.02, 0.3), 2) if rng.random() < 0.7 else None,
                 delay_s=round(rng.uniform(0.05, 1.0), 3) if rng.random() < 0.4 else None,
                 jitter_s=round(rng.uniform(0.01, 0.5), 3) if rng.random() < 0.4 else None,
                 upload_bytes_s=round(10 ** rng.uniform(3.5, 6.0), 0) if rng.random() < 0.3 else None,
