@@ -40,7 +40,14 @@ POLL_FIRST_S, POLL_GROWTH, POLL_MAX_S = 0.004, 1.2, 0.1
 KILL_PASSES_MAX = 100
 DRAIN_BYTES_MAX = 1 << 20
 """What is still read of a program's output once it has ended."""
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 

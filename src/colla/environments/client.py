@@ -38,9 +38,11 @@ from colla.environments.protocol import (
     Problem,
     RecoverRequest,
     ReplicaList,
+    ReplicaSignal,
     ReplicaSpec,
     ReplicaStats,
     ReplicaStatus,
+    SignalRequest,
     StartedReplica,
     StartRequest,
     StopRequest,
@@ -354,6 +356,10 @@ class EnvironmentClient:
         return await self._call(
             "stop", ReplicaStatus, wanted, replica=replica_id.hex(), timeout_s=grace_s + CALL_TIMEOUT_S
         )
+
+    async def signal(self, replica_id: ReplicaId, signal: ReplicaSignal) -> None:
+        """Send its program a signal, nothing more. Raises `EnvironmentFault` (not_supported) where that cannot be."""
+        await self._call("signal", Nothing, SignalRequest(signal=signal), replica=replica_id.hex())
 
     async def wait(self, replica_id: ReplicaId, timeout_s: float) -> ReplicaStatus:
         """Its status when it has ended or the time is over."""

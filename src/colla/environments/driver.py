@@ -16,6 +16,7 @@ from colla.environments.protocol import (
     LimitName,
     LogLine,
     PrepareProgress,
+    ReplicaSignal,
     ReplicaSpec,
     ReplicaStats,
     StopSignal,
@@ -41,6 +42,9 @@ class Running(Protocol):
 
     async def stop(self, signal: StopSignal, grace_s: float) -> None:
         """Ask it to end, and end it by force after the grace. Returns when nothing of it runs."""
+
+    async def signal(self, signal: ReplicaSignal) -> None:
+        """Send its program a signal (capability `signal`)."""
 
     def why_not_listening(self) -> str:
         """What can be said about a program that does not answer; may be empty."""

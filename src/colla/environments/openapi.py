@@ -38,7 +38,7 @@ def document() -> dict[str, Any]:
             "version": str(PROTOCOL_VERSION),
             "description": "An environment is a program that prints one line of JSON on stdout (Handshake) and serves"
             " these calls over the Unix socket that the line names. Streams are NDJSON: one value per line; an empty"
-            " line says that the other side lives.",
+            " line says that the other side lives. A call with x-capability is served by environments that claim it.",
         },
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
@@ -50,6 +50,7 @@ def _operation(call: Call, schema_of: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": call.name,
         "summary": call.summary,
+        **({"x-capability": call.capability} if call.capability else {}),
         "responses": {
             "200": {"description": "Done", "content": {media: {"schema": schema_of[str(call.answer)]}}},
             "default": {

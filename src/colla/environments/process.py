@@ -38,6 +38,7 @@ from colla.environments.protocol import (
     LimitName,
     LogLine,
     PrepareProgress,
+    ReplicaSignal,
     ReplicaSpec,
     ReplicaStats,
     StopSignal,
@@ -187,6 +188,12 @@ class ProcessReplica:
         if contained:
             processes.kill_tree(self._processes.outer)
 
+    async def signal(self, signal: ReplicaSignal) -> None:
+        """The bridge passes it on."""
+        if self._processes.bridge.lives():
+            with suppress(ProcessLookupError):
+                os.kill(self._processes.bridge.pid, signals.Signals[signal])
+
     def why_not_listening(self) -> str:
         notes = read_notes(self._place.status)
         if notes.program is None:
@@ -237,7 +244,7 @@ class ProcessDriver:
             isolation="bubblewrap" if self._bubblewrap else "none",
             network_modes=("isolated",) if self._bubblewrap else ("shared",),
             limits_enforced=(*self._groups.limits, "open_files"),
-            capabilities=("prepare", "recover", "logs", "stats"),
+            capabilities=("prepare", "recover", "logs", "stats", "signal"),
             needs_consent="" if self._bubblewrap else f"programs would run without a sandbox, since {found}",
         )
 

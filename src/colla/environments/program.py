@@ -39,6 +39,7 @@ from colla.environments.protocol import (
     ReplicaList,
     ReplicaSpec,
     ReplicaStats,
+    SignalRequest,
     StartedReplica,
     StartRequest,
     StopRequest,
@@ -49,7 +50,7 @@ from colla.environments.replicas import EventLog, Replica
 REPLICAS_RUNNING_MAX: Final = 256
 ENDED_KEPT_MAX: Final = 64
 """Replicas that ended and were not deleted; the oldest are forgotten first."""
-QUIET_S: Final = 5.0
+QUIET_S: Final = 2.0
 """A stream on which nothing happens sends an empty line this often."""
 STREAMS_END_S: Final = 0.1
 """At the program's end, what streams get to end by themselves."""
@@ -57,7 +58,12 @@ FOLLOW_POLL_S: Final = 0.1
 WAIT_S_MAX: Final = 600.0
 GRACE_S_MAX: Final = 600.0
 SHUTDOWN_PARALLEL_MAX: Final = 16
-STATUS_OF_CODE: Final = {"replica_unknown": 404, "replica_differs": 409, "too_many_replicas": 503}
+STATUS_OF_CODE: Final = {
+    "replica_unknown": 404,
+    "replica_differs": 409,
+    "too_many_replicas": 503,
+    "not_supported": 501,
+}
 _SERVICE = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
 
 Answer = web.StreamResponse
@@ -220,6 +226,13 @@ class Program:
         self._replicas.pop(name, None)
         return _json(Nothing())
 
+    async def on_signal(self, request: web.Request) -> Answer:
+        replica = self._replica(request.match_info["replica"])
+        wanted = await _body(request, SignalRequest)
+        if replica.running is not None:
+            await replica.running.signal(wanted.signal)
+        return _json(Nothing())
+
     async def on_stats(self, request: web.Request) -> Answer:
         replica = self._replica(request.match_info["replica"])
         if replica.running is None:
@@ -259,8 +272,11 @@ class Program:
     def application(self) -> web.Application:
         """The HTTP side: one handler `on_NAME` for each call of the protocol."""
         application = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_faults_as_problems])
+        claimed = self._driver.info.capabilities
         for name, call in CALLS.items():
-            application.router.add_route(call.method, call.path, getattr(self, f"on_{name}"))
+            served = not call.capability or call.capability in claimed
+            handler = getattr(self, f"on_{name}") if served else _not_supported
+            application.router.add_route(call.method, call.path, handler)
         return application
 
 
@@ -276,6 +292,10 @@ def _check_spec(spec: ReplicaSpec) -> None:
     if any(limit is not None and limit <= 0 for limit in msgspec.structs.astuple(spec.limits)):
         raise fault("limits_malformed", "Limits are above zero.")
     check_health_check(spec.health)
+
+
+async def _not_supported(request: web.Request) -> Answer:
+    raise fault("not_supported", "This environment does not do that.", "See its capabilities.")
 
 
 def _started(replica: Replica) -> StartedReplica:

@@ -9,7 +9,13 @@ Rules that every environment keeps:
 - starting is idempotent by the replica's id: the same id and specification give the same answer again;
 - replicas go on when whoever asked for them goes away, and are listed until they are deleted;
 - a limit that is not enforced on this computer is not listed in `EnvironmentInfo.limits_enforced`;
-- restarting what crashed is the executor's decision: an environment reports and never restarts.
+- restarting what crashed is the executor's decision: an environment reports and never restarts;
+- one program per runtime folder: it writes its handshake into `program.json` there before it prints it, takes it away
+  when it ends, and a second program that finds a living one ends by itself with an error.
+
+Versions: an environment serves each version that it speaks under a prefix of its own (`/v1`) and lists them in
+`EnvironmentInfo.protocol_versions`; whoever speaks several begins with `/v1/info`. Within a version, fields and calls
+are only added; what is optional to serve is a capability.
 
 What the calls are was learnt from Nomad's task drivers, containerd's shims and Kubernetes' CRI.
 """
@@ -30,6 +36,14 @@ LINE_BYTES_MAX: Final = 256 << 10
 """Longest line of an NDJSON stream; an exit with its last log lines is the longest there is."""
 EVENTS_KEPT_MAX: Final = 1024
 """Events that a program keeps for a listener that comes back."""
+CAPABILITIES: Final[dict[str, str]] = {
+    "prepare": "an artifact can be made ready before a replica starts",
+    "recover": "replicas go on when the program ends, and the next program finds them",
+    "logs": "what a replica's program writes is kept, within a bound",
+    "stats": "what a replica uses can be told",
+    "signal": "a signal can be sent to a replica's program",
+}
+"""What an environment may claim; an agent asks only for what is claimed. Names of one's own begin with `x-`."""
 EXIT_LINES_MAX: Final = 20
 """Log lines that come with an exit."""
 START_PERIOD_S: Final = 10.0
@@ -37,8 +51,9 @@ START_PERIOD_S: Final = 10.0
 
 LimitName = Literal["memory_bytes", "cpus", "pids", "open_files"]
 Phase = Literal["starting", "ready", "unhealthy", "stopping", "exited"]
-Isolation = Literal["nothing-executed", "bubblewrap", "none"]
+Isolation = Literal["nothing-executed", "webassembly", "bubblewrap", "none"]
 ExitReason = Literal["exited", "killed", "stopped", "out_of_memory", "not_started", "never_listened", "lost"]
+ReplicaSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"]
 
 
@@ -181,6 +196,12 @@ class StopRequest(Wire, frozen=True, kw_only=True):
     grace_s: float = 10.0
 
 
+class SignalRequest(Wire, frozen=True, kw_only=True):
+    """Send a signal to the program and leave the rest to it; what ends by it was not stopped by anybody."""
+
+    signal: ReplicaSignal
+
+
 class Exit(Wire, frozen=True, kw_only=True):
     """How a replica ended. `code` is None when a signal ended it or nobody saw the end."""
 
@@ -308,6 +329,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     body: type[Wire] | None = None
     query: tuple[str, ...] = ()
     streams: bool = False
+    capability: str = ""
+    """What an environment must claim for this call; without it the call answers `not_supported`."""
 
 
 def _calls() -> dict[str, Call]:
@@ -315,7 +338,7 @@ def _calls() -> dict[str, Call]:
     calls = (
         Call(name="info", method="GET", path="/v1/info", answer=EnvironmentInfo, summary="What this environment is and can"),
         Call(name="health", method="GET", path="/v1/health", answer=Health, summary="Whether the environment works"),
-        Call(name="prepare", method="POST", path="/v1/prepare", body=PrepareRequest, answer=PrepareProgress, streams=True, summary="Make an artifact ready; idempotent"),
+        Call(name="prepare", method="POST", path="/v1/prepare", body=PrepareRequest, answer=PrepareProgress, streams=True, capability="prepare", summary="Make an artifact ready; idempotent"),
         Call(name="start", method="POST", path="/v1/replicas", body=StartRequest, answer=StartedReplica, summary="Start a replica; idempotent by its id"),
         Call(name="recover", method="POST", path="/v1/recover", body=RecoverRequest, answer=StartedReplica, summary="Find a replica again by its handle"),
         Call(name="list", method="GET", path="/v1/replicas", answer=ReplicaList, summary="All replicas, ended ones included"),
@@ -323,8 +346,9 @@ def _calls() -> dict[str, Call]:
         Call(name="stop", method="POST", path=f"{one}/stop", body=StopRequest, answer=ReplicaStatus, summary="Signal, grace, then the whole tree is killed; answers when it ended"),
         Call(name="wait", method="GET", path=f"{one}/wait", query=("timeout_s",), answer=ReplicaStatus, summary="Answers when the replica ended or the time is over"),
         Call(name="delete", method="DELETE", path=one, answer=Nothing, summary="Kill what runs and forget the replica, its logs included"),
-        Call(name="stats", method="GET", path=f"{one}/stats", answer=ReplicaStats, summary="What a replica uses"),
-        Call(name="logs", method="GET", path=f"{one}/logs", query=("follow", "after"), answer=LogLine, streams=True, summary="Lines that the program wrote, after number `after`"),
+        Call(name="signal", method="POST", path=f"{one}/signal", body=SignalRequest, answer=Nothing, capability="signal", summary="Send a signal to the program, nothing more"),
+        Call(name="stats", method="GET", path=f"{one}/stats", answer=ReplicaStats, capability="stats", summary="What a replica uses"),
+        Call(name="logs", method="GET", path=f"{one}/logs", query=("follow", "after"), answer=LogLine, streams=True, capability="logs", summary="Lines that the program wrote, after number `after`"),
         Call(name="events", method="GET", path="/v1/events", query=("after", "instance"), answer=EnvironmentEvent, streams=True, summary="What happened after event `after` of `instance` (all, if that is another one), then what happens"),
         Call(name="shut_down", method="POST", path="/v1/shut-down", body=StopRequest, answer=Nothing, summary="Stop every replica, then the program"),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from colla.environments.protocol import (
     LimitName,
     LogLine,
     PrepareProgress,
+    ReplicaSignal,
     ReplicaSpec,
     ReplicaStats,
     StopSignal,
@@ -87,6 +88,9 @@ class StaticReplica:
             await self._server.shutdown(grace_s)
             if not self._ended.done():
                 self._ended.set_result(Exit(reason="stopped", code=0))
+
+    async def signal(self, signal: ReplicaSignal) -> None:
+        """There is no program that could hear it; not claimed."""
 
     def why_not_listening(self) -> str:
         return ""

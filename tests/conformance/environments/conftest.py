@@ -69,6 +69,12 @@ def bubblewrap_problem() -> str:
     return "" if tried.returncode == 0 else f"bubblewrap does not work here: {tried.stderr.strip()}"
 
 
+@pytest.fixture(scope="session")
+def bubblewrap() -> str:
+    """Why bubblewrap cannot be tested here; empty when it can."""
+    return bubblewrap_problem()
+
+
 @dataclass
 class Bench:
     """One environment program and what happened in it so far."""
