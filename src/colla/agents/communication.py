@@ -63,9 +63,9 @@ class Communication(Agent):
             refusal = Refusal(error.code, error.message, error.hint)
             self._foundation.outbox.put(Answer(request_id, refusal))
 
-    def requested(self, request_id: int, request: Any) -> None:
+    def requested(self, request_id: int, request: Any, now: Instant) -> None:
         """Another part of the agents carries this request out."""
-        self.happenings.requested(request_id, request)
+        self.happenings.requested(request_id, request, now)
 
     def timer(self, timer: Timer, late_s: float, now: Instant) -> None:
         match timer:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from colla.agents.administration_requests import Depart
 from colla.agents.communication_requests import (
     EventPublished,
     EventsFound,
@@ -25,18 +26,12 @@ from colla.agents.communication_requests import (
 )
 from colla.agents.foundation import Foundation
 from colla.agents.held_requests import HeldRequests
-from colla.agents.requests import (
-    CreateService,
-    EliminateService,
-    ModifyService,
-    SetActive,
-    SetReplicas,
-)
+from colla.agents.retelling import event_of_notice, event_of_request, with_service
 from colla.kernel.durable import Durable
 from colla.kernel.effects import Answer, Notice
 from colla.kernel.time import Instant
 from colla.model.errors import CollaError
-from colla.model.ids import MemberId, NodeId, ServiceId, random_id
+from colla.model.ids import MemberId, NodeId, random_id
 from colla.model.record import TOPIC_EVENTS, TOPIC_HAPPENINGS, Key, Record
 from colla.protocol.happenings.bodies import (
     KIND_HAPPENED,
@@ -197,15 +192,15 @@ class Happenings:
         """This node told its people something: perhaps it concerns everybody."""
         kind = self._telling.kind_of(notice, now)
         if kind:
-            found = self._foundation
-            member = found.membership.owner_of(notice.node) if notice.node else None
-            text = self._text(kind, notice)
-            self._tell(Happened(kind, text, notice.service, notice.node, member or MemberId(b"")), now)
+            self._tell(event_of_notice(self._foundation, kind, notice), now)
 
-    def requested(self, request_id: int, request: Any) -> None:
-        """A member changes a service at this node: when it is done, everybody hears of it."""
-        change = self._change(request)
-        if change is not None and self._config.group_told:
+    def requested(self, request_id: int, request: Any, now: Instant) -> None:
+        """A member changes the group or a service at this node: when it is done, everybody hears of it."""
+        change = event_of_request(self._foundation, request) if self._config.group_told else None
+        if isinstance(request, Depart) and change is not None:
+            # Who is gone tells nothing more.
+            self._tell(change, now)
+        elif change is not None:
             self._changing[request_id] = change
             while len(self._changing) > self._foundation.config.requests_pending_max:
                 # What was refused is never concluded.
@@ -215,9 +210,7 @@ class Happenings:
         """Tell what waited for the permission to write."""
         found = self._foundation
         while self._untold and found.book.writable(TOPIC_HAPPENINGS):
-            event = self._untold[0]
-            if not event.service and event.kind == "created":
-                event = self._with_service(event)
+            event = with_service(found, self._untold[0])
             try:
                 found.tell(TOPIC_HAPPENINGS, [(Key(KIND_HAPPENED, random_id(found.rng)), encode(event))], now)
             except CollaError:
@@ -228,68 +221,3 @@ class Happenings:
         text = event.text[: self._config.text_chars_max]
         self._untold.append(msgspec.structs.replace(event, text=text))
         self.flush(now)
-
-    def _change(self, request: Any) -> Happened | None:
-        """The event that this request of the API becomes once it is done."""
-        found = self._foundation
-        me = found.membership.owner_of(found.identity.node)
-        if me is None:
-            return None
-        who = self._member_name(me)
-        match request:
-            case CreateService(specification=specification):
-                return Happened("created", f"{who} created {specification.name}", member=me)
-            case ModifyService(service=service, specification=specification):
-                before = self._service_name(service)
-                if before == specification.name:
-                    return Happened("updated", f"{who} updated {before}", service, member=me)
-                return Happened(
-                    "renamed", f"{who} renamed {before} to {specification.name}", service, member=me
-                )
-            case SetActive(service=service, active=active):
-                done = "activated" if active else "deactivated"
-                return Happened(done, f"{who} {done} {self._service_name(service)}", service, member=me)
-            case SetReplicas(service=service, replicas=replicas):
-                text = f"{who} asked for {replicas} replicas of {self._service_name(service)}"
-                return Happened("scaled", text, service, member=me)
-            case EliminateService(service=service):
-                text = f"{who} eliminated {self._service_name(service)}"
-                return Happened("eliminated", text, service, member=me)
-            case _:
-                return None
-
-    def _with_service(self, event: Happened) -> Happened:
-        """The service that was just created has an id now."""
-        name = event.text.rpartition(" ")[2]
-        existing = [one for one in self._foundation.catalogue.services() if one.name == name]
-        owned = [one.id for one in existing if one.owner == event.member]
-        return msgspec.structs.replace(event, service=owned[0]) if owned else event
-
-    def _text(self, kind: str, notice: Notice) -> str:
-        node, service = self._node_name(notice.node), self._service_name(notice.service)
-        match kind:
-            case "joined":
-                owner = self._foundation.membership.owner_of(notice.node)
-                return f"{self._member_name(owner)} joined with {node}" if owner else f"{node} joined"
-            case "runs":
-                return f"{service} runs on {node}"
-            case "stopped":
-                return f"{notice.text} (on {node})"
-            case "refused":
-                return f"{node} refused {notice.text}"
-            case "took_over":
-                return f"{node} looks after {service} now"
-            case _:
-                return f"{service}: {notice.text}" if notice.service else notice.text
-
-    def _member_name(self, member: MemberId) -> str:
-        info = self._foundation.membership.member(member)
-        return info.name if info is not None else member.hex()[:10]
-
-    def _node_name(self, node: NodeId) -> str:
-        info = self._foundation.membership.node(node)
-        return info.name if info is not None else node.hex()[:10]
-
-    def _service_name(self, service: ServiceId) -> str:
-        known = self._foundation.catalogue.service(service)
-        return known.name if known is not None else service.hex()[:10]

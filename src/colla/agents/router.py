@@ -360,11 +360,12 @@ class Router:
             agent.timer(timer, late_s, now)
 
     def _request(self, request_id: int, request: Any, now: Instant) -> None:
-        agent = self._by_request.get(type(request))
-        self.communication.requested(request_id, request)
         if self.desk.must_wait(request):
             self.desk.wait(request_id, request, now)
-        elif agent is not None:
+            return
+        self.communication.requested(request_id, request, now)
+        agent = self._by_request.get(type(request))
+        if agent is not None:
             agent.request(request_id, request, now)
         else:
             self._admission(self.desk.request(request_id, request, self, now), now)

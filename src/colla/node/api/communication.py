@@ -215,7 +215,8 @@ def _member(call: Call[Any], text: str) -> MemberId:
 
 
 def _name(call: Call[Any], member: MemberId) -> str:
-    info = call.node.core.membership.member(member)
+    membership = call.node.core.membership
+    info = membership.member(member) or membership.former_member(member)
     return info.name if info is not None else member[: KEY_BYTES // 4].hex()
 
 
