@@ -1,10 +1,12 @@
 """Safety, checked while a simulation runs: what must never happen, whatever fails.
 
-* An executor never obeys a lower ballot after a higher one.
+* An executor never obeys a lower ballot after a higher one, nor one that is not on its disk.
+* A dispatcher never rules by a ballot that is not on its disk, or that it claimed in an earlier life.
 * A node never runs two replicas of one service.
 * No executor launches a service whose elimination its own node knows, and what a node knows eliminated never returns.
 * An executor never launches what its owner refuses.
 * A frontier never claims what is not held (looked at now and then).
+* Nothing is held that its author never wrote (looked at now and then).
 * A write acknowledged as durable on n nodes is not lost while fewer than n were wiped (looked at when all are back).
 
 The checkers know the truth (what was sent, what is on disks, what runs) and keep their own account of it, so that they
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from colla.agents.requests import Written
+from colla.kernel.config import Config
 from colla.kernel.effects import (
     Answer,
     Effect,
@@ -31,10 +34,21 @@ from colla.kernel.effects import (
 from colla.kernel.events import Event, MessageReceived
 from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import LogId, MemberId, NodeId, ReplicaId, ServiceId
+from colla.model.keys import verify
 from colla.model.location import NO_BALLOT, Ballot
-from colla.model.record import TOPIC_CATALOGUE, Key, Record, parse_record
+from colla.model.record import (
+    TOPIC_CATALOGUE,
+    TOPIC_EVENTS,
+    TOPIC_HAPPENINGS,
+    TOPIC_MESSAGES,
+    TOPIC_RECEIPTS,
+    Key,
+    Record,
+    parse_record,
+)
 from colla.model.service import Specification
 from colla.protocol.catalogue.bodies import KIND_GONE
+from colla.protocol.election.messages import Claim
 from colla.protocol.records.summary import log_name
 from colla.protocol.supervision.messages import Offer, OfferAnswer, StopAnswer, StopOrder
 from colla.sim.computer import Computer
@@ -43,6 +57,7 @@ from colla.sim.group import SimGroup
 LOOK_EVERY_S = 2.0
 """What is too dear to check after every step is checked so often."""
 OBEYED_CELLS = "obeyed-ballot/"
+CLAIMED_CELLS = "claimed-ballot/"
 
 
 class Violation(AssertionError):
@@ -68,6 +83,8 @@ class Account:
     gone: dict[ServiceId, None] = field(default_factory=dict)
     unacknowledged: dict[ServiceId, list[list[Record]]] = field(default_factory=dict)
     """The writes on their way, of each service in order. Those of agents that died are answered by nobody."""
+    claimed: dict[ServiceId, Ballot] = field(default_factory=dict)
+    """By the agents that run now."""
     agents: object = None
     wiped: int = 0
 
@@ -81,6 +98,11 @@ class SafetyChecks:
         self.acknowledged: list[Acknowledged] = []
         self._accounts: dict[str, Account] = {}
         self._records: dict[LogId, dict[bytes, Record]] = {}
+        """What each author wrote: what was there before these checks, and what was persisted since."""
+        for computer in group.computers:
+            for signed in computer.disk.snapshot().records.values():
+                record = parse_record(signed)
+                self._records.setdefault(record.log.id, {})[record.digest] = record
         group.observers.append(self)
         group.world.after(LOOK_EVERY_S, self._look)
 
@@ -111,6 +133,8 @@ class SafetyChecks:
             case Send(to=to, message=StopAnswer() as answer) if not answer.code:
                 ballot = account.stops.get((to, answer.replica), NO_BALLOT)
                 self._obeys(computer, answer.service, ballot, "stop order")
+            case Send(message=Offer() | StopOrder() | Claim() as order):
+                self._rules(computer, account, order.service, order.ballot)
             case LaunchReplica():
                 self._one_replica(computer, effect)
             case Persist():
@@ -128,6 +152,7 @@ class SafetyChecks:
         if computer.process is not None and account.agents is not computer.process.core:
             account.agents = computer.process.core
             account.unacknowledged.clear()
+            account.claimed.clear()
         return account
 
     def _violated(self, why: str, *computers: Computer) -> None:
@@ -144,6 +169,20 @@ class SafetyChecks:
             text = f"{computer.name} obeys a {what} of {ballot} after {highest}"
             self._violated(text, computer, self.group.of(ballot.node))
         obeyed[service] = ballot
+        if self._on_disk(computer, OBEYED_CELLS, service) < ballot:
+            self._violated(f"{computer.name} obeys a {what} of {ballot}, which is not on its disk", computer)
+
+    def _rules(self, computer: Computer, account: Account, service: ServiceId, ballot: Ballot) -> None:
+        if self._on_disk(computer, CLAIMED_CELLS, service) < ballot:
+            self._violated(f"{computer.name} rules by {ballot}, which is not on its disk", computer)
+        if account.claimed.get(service, NO_BALLOT) < ballot:
+            self._violated(
+                f"{computer.name} rules by {ballot}, which it claimed in an earlier life", computer
+            )
+
+    def _on_disk(self, computer: Computer, cells: str, service: ServiceId) -> Ballot:
+        cell = computer.disk.cell(cells + service.hex())
+        return NO_BALLOT if cell is None else _ballot(cell)
 
     def _persists(self, computer: Computer, account: Account, effect: Persist) -> None:
         own: dict[ServiceId, list[Record]] = {}
@@ -151,7 +190,7 @@ class SafetyChecks:
             match write:
                 case StoreRecord(record=signed):
                     record = parse_record(signed)
-                    if record.log.node == computer.node:
+                    if record.log.node == computer.node and self._genuine(record):
                         self._records.setdefault(record.log.id, {})[record.digest] = record
                         if record.log.topic == TOPIC_CATALOGUE:
                             own.setdefault(ServiceId(record.key.subject), []).append(record)
@@ -159,6 +198,9 @@ class SafetyChecks:
                     before = computer.disk.cell(name)
                     if before is not None and _ballot(value) < _ballot(before):
                         self._violated(f"{computer.name} lowers {name} to {_ballot(value)}", computer)
+                case StoreCell(name=name, value=value) if name.startswith(CLAIMED_CELLS):
+                    service = ServiceId(bytes.fromhex(name.removeprefix(CLAIMED_CELLS)))
+                    account.claimed[service] = _ballot(value)
                 case _:
                     pass
         for service, records in own.items():
@@ -196,6 +238,8 @@ class SafetyChecks:
     def look_at(self, computer: Computer) -> None:
         """The dear checks of one node that is up."""
         account, catalogue = self._account(computer), computer.core.catalogue
+        for service in computer.core.dispatcher.masters():
+            self._rules(computer, account, service, computer.core.dispatcher.ballot_of(service) or NO_BALLOT)
         for service in account.gone:
             if catalogue.service(service) is not None or not catalogue.eliminated(service):
                 self._violated(
@@ -214,13 +258,33 @@ class SafetyChecks:
                 held_of.setdefault(record.log.id, []).append(record)
             names = {frontier.log: frontier.number for frontier in book.summary((topic,))}
             for log, held in held_of.items():
+                forged = [one for one in held if one.digest not in self._records.get(log, {})]
+                if forged and forged[0].log.node in self._authors():
+                    text = f"{computer.name} holds record {forged[0].number} of {forged[0].log.topic}"
+                    self._violated(f"{text}, which its author never wrote down", computer)
                 frontier = names.get(log_name(held[0].log), 0)
-                lost = missing(self._records.get(log, {}).values(), held, frontier)
+                kept = _kept_of(topic, computer.config)
+                existing = list(self._records.get(log, {}).values())
+                if kept:
+                    # Of a stream the newest are kept; an author may keep fewer of its own, and says so.
+                    floor = max(one.number for one in held) - kept
+                    claims = [seen.number for one in held for seen in one.seen if seen.log == log]
+                    existing = [one for one in existing if one.number > max([floor, *claims])]
+                lost = missing(existing, held, frontier)
                 if lost and not self._forked(log):
                     text = (
                         f"{computer.name} claims a log of {topic} up to {frontier} but lacks {lost[0].number}"
                     )
                     self._violated(text, computer)
+
+    def _genuine(self, record: Record) -> bool:
+        """Whether its author signed it; checked here again, and not as the agents do it."""
+        signed = self.group.group + record.signed.payload
+        return verify(record.log.node, signed, record.signed.signature)
+
+    def _authors(self) -> dict[NodeId, str]:
+        """Those whose every write is seen here."""
+        return {computer.node: computer.name for computer in self.group.computers}
 
     def _forked(self, log: LogId) -> bool:
         """Whether an old disk gave this log two branches: then numbers mean two records each."""
@@ -256,6 +320,16 @@ class SafetyChecks:
                     )
                     self._violated(f"{text} and is lost", self.group.of(record.log.node))
         return checked
+
+
+def _kept_of(topic: str, config: Config) -> int:
+    """How many records of each log of a stream are kept; 0 for a topic that is none."""
+    return {
+        TOPIC_MESSAGES: config.messaging.letters_kept,
+        TOPIC_RECEIPTS: config.messaging.receipts_kept,
+        TOPIC_EVENTS: config.happenings.events_kept,
+        TOPIC_HAPPENINGS: config.happenings.group_kept,
+    }.get(topic, 0)
 
 
 def _ballot(cell: bytes) -> Ballot:

@@ -44,8 +44,13 @@ def problems(group: SimGroup) -> list[str]:
 
 
 def _catalogues(members: list[Computer]) -> list[str]:
-    first = members[0].core.catalogue.fingerprint()
-    others = [one.name for one in members if one.core.catalogue.fingerprint() != first]
+    # The same records, and the same made of them: merging might differ.
+    first = (members[0].core.catalogue.fingerprint(), members[0].core.catalogue.services())
+    others = [
+        one.name
+        for one in members
+        if (one.core.catalogue.fingerprint(), one.core.catalogue.services()) != first
+    ]
     return [f"(a) other catalogues than {members[0].name}: {', '.join(others)}"] if others else []
 
 

@@ -11,15 +11,17 @@ from colla.kernel.effects import LaunchReplica, Send
 from colla.kernel.events import MessageReceived
 from colla.model.ids import ReplicaId
 from colla.model.location import Ballot
+from colla.model.record import TOPIC_CATALOGUE, SignedRecord
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.presence.reconnect import Links
+from colla.protocol.records import book
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.log import HeldLog
 from colla.protocol.running import running
 from colla.protocol.sessions.sessions import Sessions
-from colla.protocol.supervision import supervisor
+from colla.protocol.supervision import judging
 from colla.protocol.supervision.messages import Capacity, Offer, OfferAnswer
-from colla.sim.checkers import SafetyChecks, Violation
+from colla.sim.checkers import CLAIMED_CELLS, OBEYED_CELLS, SafetyChecks, Violation
 from colla.sim.consistency import settle
 from colla.sim.disk import Disk
 from colla.sim.group import Failed, SimGroup
@@ -46,6 +48,7 @@ def accepts(checks: SafetyChecks, group: SimGroup, ballot: Ballot) -> None:
     service, master, executor = next(iter(group.services)), group[0], group[1]
     offer = Offer(service, ballot, 1, ballot.term, 0, (), 0, 0)
     checks.will_step(executor, MessageReceived(master.node, offer))
+    executor.disk._durable.cells[OBEYED_CELLS + service.hex()] = msgspec.msgpack.encode(ballot)
     answer = OfferAnswer(service, ballot.term, ReplicaId(b"r"), ballot, "", "", 0.0, NOTHING, 0, 0)
     checks.performed(executor, Send(master.node, answer))
 
@@ -100,13 +103,13 @@ def test_an_owners_refusal_is_ignored(
 
     monkeypatch.setattr(running, "refuses_one_more", anything)
     monkeypatch.setattr(running, "refuses_service", anything)
-    willing = supervisor.judge
+    willing = judging.judge
 
     def judge(candidates: Any, *rest: Any) -> Any:
         paused = [msgspec.structs.replace(one, contribution=group[0].core.contribution) for one in candidates]
         return willing(paused, *rest)
 
-    monkeypatch.setattr(supervisor, "judge", judge)
+    monkeypatch.setattr(judging, "judge", judge)
     gives = group[1].settings.contribution
     group[1].contribute(msgspec.structs.replace(gives, paused=True))
     with pytest.raises(Violation, match="n1 launches web though it is paused"):
@@ -135,7 +138,7 @@ def test_the_disk_forgets_to_flush(
     group: SimGroup, checks: SafetyChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Disk, "_apply", lambda disk, writes: True)
-    group.deploy("web", replicas=1)
+    group.deploy("web", replicas=1, active=False)
     group.crash(*group.computers)
     group.run(2.0)
     monkeypatch.undo()
@@ -184,3 +187,28 @@ def test_a_sound_group_passes(group: SimGroup, checks: SafetyChecks) -> None:
     settle(group, 15.0, checks)
     assert checks.checked > 100
     assert checks.check_writes() >= 2
+
+
+def test_a_ballot_counts_before_it_is_on_disk(group: SimGroup, checks: SafetyChecks) -> None:
+    web = group.deploy("web", replicas=1)
+    group.until(lambda: bool(group.masters(web)), 10.0)
+    master = group.master_of(web)
+    checks.look_at(master)
+    del master.disk._durable.cells[CLAIMED_CELLS + web.hex()]
+    with pytest.raises(Violation, match=r"rules by .* which is not on its disk"):
+        checks.look_at(master)
+
+
+def test_a_forged_record_is_held(
+    group: SimGroup, checks: SafetyChecks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "verify", lambda *arguments: True)
+    group.deploy("web", replicas=1)
+    records = group[1].core.foundation.book
+    last = records.all_records(TOPIC_CATALOGUE)[-1]
+    checks.look_at(group[1])
+    payload = msgspec.structs.replace(last.content, number=last.number + 1)
+    forged = SignedRecord(msgspec.msgpack.encode(payload), bytes(64))
+    assert records.receive([forged], group[1].clock.now()).changes
+    with pytest.raises(Violation, match=r"n1 holds record .* which its author never wrote down"):
+        checks.look_at(group[1])
