@@ -138,7 +138,9 @@ class ObjectRequests(Agent):
                 raise TypeError(f"not about objects: {request!r}")
 
     def _keeps_here(self) -> bool:
-        return self.context.identity.node in self.context.presence.carrying(AgentKind.REPOSITORY)
+        """Whether what is on this disk fits what its owner gives: if not, it is here for the way only."""
+        gives = self.context.own.contribution
+        return gives.carries(AgentKind.REPOSITORY) and self.context.holdings.bytes_held() <= gives.disk_bytes
 
     def _me(self) -> MemberId:
         owner = self.context.membership.owner_of(self.context.identity.node)
@@ -167,7 +169,7 @@ class ObjectRequests(Agent):
         me = self.context.identity.node
         ranked = self._counting.ranked(request.object)
         wanted = min(self._config.copies, len(ranked))
-        kept = [me] if me in ranked[:wanted] else []
+        kept = [me] if me in ranked[:wanted] and self._keeps_here() else []
         candidates = [node for node in ranked if node not in kept and node != me]
         nonce, placed = self._placing.begin(
             request.object, request.size_bytes, wanted, candidates, kept, (me,), now

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 import colla
-from colla.cli import autostart, communication, computer, doctor, group, lab, services, up, use
-from colla.cli.command import GROUP_PANEL
+from colla.cli import autostart, communication, computer, doctor, files, group, lab, services, up, use
+from colla.cli.command import GROUP_PANEL, SHARE_PANEL
 from colla.cli.simulate import app as simulate
 
 HELP = """\
@@ -50,6 +50,12 @@ group_app = typer.Typer(
     help="Found a group, or show this one.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
+object_app = typer.Typer(
+    help="The group's files: put, get, list, and what more can be done with them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -70,6 +76,8 @@ app.add_typer(group_app, name="group", rich_help_panel=GROUP_PANEL)
 group.add(app, group_app)
 services.add(app)
 use.add(app)
+app.add_typer(object_app, name="object", rich_help_panel=SHARE_PANEL)
+files.add(app, object_app)
 communication.add(app)
 up.add(app, group_app)
 computer.add(app)

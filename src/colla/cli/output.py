@@ -14,6 +14,16 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -127,6 +137,17 @@ class Output:
         with self._errors.status(Text(clean(text))) as status:
             yield Progress(status)
 
+    @contextmanager
+    def bar(self, text: str) -> Iterator[Bar]:
+        """Show on a terminal how far something is; in a pipe, say once that it goes on."""
+        if not self.watched:
+            self.note(text)
+            yield Bar(None, 0)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with RichProgress(*columns, TimeRemainingColumn(), console=self._errors, transient=True) as shown:
+            yield Bar(shown, shown.add_task(escape(clean(text)), total=None))
+
     def ask(self, question: str, *, default: bool) -> bool:
         """A question with yes or no. Where nobody can answer, the default holds."""
         if not sys.stdin.isatty():
@@ -147,6 +168,27 @@ class Output:
         if not reply:
             raise KeyboardInterrupt
         return reply.strip() or default
+
+
+class Bar:
+    """A bar with how much is done, how fast it goes and how long it will take."""
+
+    def __init__(self, shown: RichProgress | None, line: int) -> None:
+        self._shown = shown
+        self._line = TaskID(line)
+        self._phase = ""
+
+    def update(self, phase: str, done_bytes: int, total_bytes: int) -> None:
+        """So far it is; nothing in a pipe. Another `phase` begins at its own beginning."""
+        if self._shown is None:
+            return
+        if phase != self._phase:
+            self._phase = phase
+            self._shown.reset(self._line)
+        # A name may have brackets, which are no markup.
+        self._shown.update(
+            self._line, description=escape(clean(phase)), completed=done_bytes, total=total_bytes or None
+        )
 
 
 class Progress:

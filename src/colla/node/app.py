@@ -45,12 +45,15 @@ from colla.node.asking import Asking
 from colla.node.disk import check_room
 from colla.node.doors import Doors
 from colla.node.founding import add_founding, join_request
+from colla.node.files import Files
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
 from colla.node.links.iroh_links import IrohLinks
 from colla.node.memory import keep_trimming, limit_arenas
 from colla.node.notices import Notices
-from colla.node.objects import Damage, ObjectStore, Stored, UploadLimiter, serve_objects
+from colla.node.objects import Damage, ObjectStore, UploadLimiter, serve_objects
+from colla.node.objects.fetching import Fetches
+from colla.node.objects.scrubbing import Scrubber
 from colla.node.performer import NodePerformer
 from colla.node.relaying import Relaying
 from colla.node.replicas import Replicas
@@ -64,14 +67,13 @@ from colla.protocol.views import Identity
 log = logging.getLogger(__name__)
 
 DATABASE = "group.db"
-LEFT_OUT = (".git", ".hg", ".svn", ".venv", "__pycache__", ".DS_Store")
-
-OWN_OBJECTS_BYTES = 4 * 1024**3
+OWN_OBJECTS_BYTES = 32 * 1024**3
 """What a member's own puts may take beside what the owner gives to the group."""
 ADDRESS_CHECK_S = 5.0
 DISCOVERY_CHECK_S = 30.0
 CONTACT_S = 10.0
 JOIN_AGAIN_S = 5.0
+RESEAL_EVERY_S = 30.0
 PASSING_HERE = ("timeout", "disk_full", "disk_failed", "unreadable", "internal")
 """What keeps this computer from joining for now, beside what the group may say."""
 ENVIRONMENTS_WAIT_S = 5.0
@@ -133,11 +135,15 @@ class Node:
             self.links,
             self.store,
             self.objects,
+        self.fetches = Fetches(
+            self.identity.node, self.objects, lambda node: self.links.open_stream(node, OBJECT_STREAM)
+        )
             self.replicas,
             self.asking,
             self.notices,
             lambda node: self.core.node_name(node),
         )
+            self.fetches,
         self.performer.connect(self.post)
         stack.push_async_callback(self.performer.close)
         self.runner = Runner(self.core, self.performer, self._restart_core, self._agents_failed)
@@ -146,6 +152,10 @@ class Node:
         self.doors = Doors(self.resolver, self.tunnels)
         stack.push_async_callback(self.doors.close)
         self.forwards = Forwards(self.resolver, self.tunnels, SystemRandom())
+        scrubber = Scrubber(self.objects, self.folder / "objects")
+        self._scrubber = scrubber
+        self.files = Files(lambda: self.core, self.objects, self.fetches, scrubber, self.asking, self.post)
+        stack.push_async_callback(self.files.close)
         stack.push_async_callback(self.forwards.close)
         self.limiter = UploadLimiter(None)
         self.relaying = Relaying(lambda: self.core, self.links)
@@ -154,13 +164,13 @@ class Node:
         stack.push_async_callback(self.api.close)
 
     def _make_core(self) -> Router:
-        held = [(item.object, item.size) for item in self.objects.list_objects() if item.complete]
+        listed = self.objects.list_objects()
         return Router(
             self.identity,
             Config(),
             SystemRandom(),
             self._durable(),
-            held,
+            [(item.object, item.size) for item in listed if item.complete],
             self.settings.contribution,
             self.replicas.kinds(),
             colla.__version__,
@@ -169,6 +179,7 @@ class Node:
     def _durable(self) -> Durable:
         durable = self.store.load()
         add_founding(self.folder, self.identity.group, durable)
+            [item.object for item in listed if not item.complete],
         return durable
 
     def _agents_failed(self, why: CollaError) -> None:
@@ -201,6 +212,8 @@ class Node:
             self._background_of(self._discover())
             await self._open_doors()
             await self.relaying.start(self.settings.contribution.relay)
+            self._background_of(self._scrubber.run())
+            self._background_of(self._reseal())
             await self.api.start()
             if self.settings.ticket:
                 self._background_of(self._join())
@@ -256,12 +269,6 @@ class Node:
         answer: Contributed = await self.asking.ask(Contribute(contribution))
         await self.replicas.set_kinds(self._kinds(contribution))
         return answer
-
-    async def put_path(self, path: Path) -> Stored:
-        """Store a folder or file of this computer. Raises `CollaError` that says what is wrong with it."""
-        if await asyncio.to_thread(path.is_dir):
-            return await self.objects.put_folder(path, exclude=_is_left_out)
-        return await self.objects.put_file(path)
 
     async def leave(self) -> None:
         """Let the replicas move to other computers (for a while), then stop."""
@@ -377,11 +384,15 @@ class Node:
             return
         for object_id in damage.objects:
             self.post(ObjectDamaged(object_id, damage.why))
+    async def _reseal(self) -> None:
+        """Computers of recipients that came later get the keys of what this member sealed for them."""
+        while True:
+            await asyncio.sleep(RESEAL_EVERY_S)
+            with contextlib.suppress(
+                CollaError
+            ):  # Not joined, or not met anybody yet: the next time is soon enough.
+                await self.files.reseal_for_newcomers()
 
-
-def _is_left_out(path: str) -> bool:
-    """Whether a file of a deployed folder stays at home: histories, environments and caches are no part of a service."""
-    return any(part in LEFT_OUT for part in path.split("/"))
 
 
 class _Events:

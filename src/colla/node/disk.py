@@ -44,6 +44,15 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def read_whole(path: Path, *, from_disk: bool = False) -> bytes:
+    """The bytes of a file. `from_disk`: the system forgets first what it remembers of it, where it can be told so."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if from_disk and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return file.read()
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on the disk. Windows has no such call and does it by itself."""
     if os.name == "nt":

@@ -34,9 +34,11 @@ from colla.kernel.events import (
     Dialled,
     Event,
     FetchFailed,
+    FetchProgressed,
     LaunchFailed,
     ObjectFetched,
     ObjectForgotten,
+    ObjectKept,
     Persisted,
     PersistFailed,
     StopFailed,
@@ -45,16 +47,17 @@ from colla.kernel.events import (
 from colla.model.errors import CollaError
 from colla.model.ids import NodeId
 from colla.node.asking import Asking
-from colla.node.links.interface import Links, LinkStream
+from colla.node.links.interface import Links
 from colla.node.notices import Notices
-from colla.node.objects import ObjectStore, fetch_object
+from colla.node.objects import ObjectStore, Progress
+from colla.node.objects.fetching import Fetches
 from colla.node.replicas import Replicas
-from colla.node.resolving import OBJECT_STREAM
 from colla.node.store import RecordStore
 
 log = logging.getLogger(__name__)
 
 DIALS_AT_ONCE = 32
+PROGRESS_EVERY_S = 1.0
 
 
 class NodePerformer:
@@ -66,6 +69,7 @@ class NodePerformer:
         links: Links,
         store: RecordStore,
         objects: ObjectStore,
+        fetches: Fetches,
         replicas: Replicas,
         asking: Asking,
         notices: Notices,
@@ -75,6 +79,7 @@ class NodePerformer:
         self._links = links
         self._store = store
         self._objects = objects
+        self._fetches = fetches
         self._replicas = replicas
         self._asking = asking
         self._notices = notices
@@ -146,20 +151,25 @@ class NodePerformer:
             case FetchObject():
                 return await self._fetch(effect)
             case ForgetObject(id=request, object=object_id):
-                await self._objects.delete(object_id)
-                return ObjectForgotten(request, object_id)
+                gone = await self._objects.forget(object_id)
+                return ObjectForgotten(request, object_id) if gone else ObjectKept(request, object_id)
             case Dial():
                 return await self._dial(effect)
             case _:
                 raise TypeError(f"no performer for {effect!r}")
 
     async def _fetch(self, effect: FetchObject) -> Event:
-        def open_stream(node: NodeId) -> Coroutine[Any, Any, LinkStream]:
-            return self._links.open_stream(node, OBJECT_STREAM)
+        told_s = asyncio.get_running_loop().time()
 
-        holders = [node for node in effect.holders if node != self._links.node_id]
+        def progressed(progress: Progress) -> None:
+            nonlocal told_s
+            now_s = asyncio.get_running_loop().time()
+            if now_s - told_s >= PROGRESS_EVERY_S:
+                told_s = now_s
+                self._post(FetchProgressed(effect.id, effect.object, progress.done_bytes))
+
         try:
-            fetched = await fetch_object(effect.object, holders, open_stream, self._objects)
+            fetched = await self._fetches.fetch(effect.object, effect.holders, progressed)
         except CollaError as error:
             return FetchFailed(effect.id, effect.object, str(error))
         except ValueError as error:

@@ -13,7 +13,7 @@ from colla.kernel.config import Config
 from colla.kernel.effects import Answer, Effect, Refusal, Send, WakeAt
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
-from colla.model.contribution import AgentKind
+from colla.model.contribution import AgentKind, Contribution
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId, ObjectId
 from colla.model.keys import SecretKey
@@ -42,6 +42,7 @@ class World:
         self.outbox = Outbox(1)
         self.written: list[Any] = []
         self.refuse = False
+        self.contribution = Contribution()
         config = Config()
         self.placing = CopyPlacing(config.copies, self.outbox)
         self.counting = CopyCounting(
@@ -57,8 +58,8 @@ class World:
             presence=cast(Any, self),
             records=cast(Any, None),
             catalogue=cast(Any, None),
-            holdings=cast(Any, None),
-            own=cast(Any, None),
+            holdings=Holdings([(OBJECT, 10)]),
+            own=cast(Any, self),
             partners=cast(Any, None),
         )
         self.agent = ObjectRequests(
@@ -102,6 +103,20 @@ def test_copies_of_an_object_go_to_others_when_this_node_keeps_none() -> None:
         if placed is not None:
             world.agent.placed(placed)
     assert answers(world.effects()) == [ObjectPlaced(2, 2, (), (asks[0].to, asks[1].to))]
+
+
+def test_the_own_copy_counts_as_far_as_the_owner_gives_room_for_it() -> None:
+    for disk_bytes, kept in ((10, True), (9, False)):
+        world = World([NodeId(ME.public), node(1)])
+        world.contribution = Contribution(agents=(AgentKind.REPOSITORY,), disk_bytes=disk_bytes)
+        world.agent.request(9, PlaceObject(OBJECT, 10), NOW)
+        (ask,) = [e for e in world.effects() if isinstance(e, Send)]
+        refusal = CopyAnswer(OBJECT, cast(KeepCopy, ask.message).nonce, False, "full")
+        placed = world.placing.answered(node(1), refusal, NOW)
+        assert placed is not None
+        world.agent.placed(placed)
+        (answer,) = answers(world.effects())
+        assert (answer.copies, answer.wanted, answer.reasons) == (1 if kept else 0, 2, ("full",))
 
 
 def test_an_object_waits_a_moment_for_somebody_to_be_here() -> None:

@@ -12,9 +12,10 @@ from colla.node.objects.problems import (
     ObjectIncomplete,
     QuotaExceeded,
 )
+from colla.node.objects.putting import OnProgress, Progress, Stored
 from colla.node.objects.serving import Served, UploadLimiter, serve_objects
 from colla.node.objects.shelf import Damage
-from colla.node.objects.store import HeldObject, ObjectStore, Progress, Stored
+from colla.node.objects.store import HeldObject, ObjectStore
 from colla.node.objects.transfer import Fetched, fetch_object
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "HolderOutcome",
     "ObjectIncomplete",
     "ObjectStore",
+    "OnProgress",
     "Progress",
     "QuotaExceeded",
     "Served",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -85,13 +85,31 @@ class Materialiser:
                 raise CollaError(
                     "too_large", f"The object has {size:,} bytes, more than the {bytes_max:,} allowed."
                 )
-            if target.exists() or target.is_symlink():
+            if _exists(target):
                 if self._is_intact(object_id, target):
                     return
                 if not replace:
-                    hint = "Choose another place, or remove it."
-                    raise CollaError("target_exists", f"{target} exists and is something else.", hint)
-            self._write(object_id, target, read_only)
+                    raise _taken(target)
+            self._write(object_id, target, lambda place: self._write_files(object_id, place, read_only))
+
+    def give(
+        self, object_id: ObjectId, target: Path, *, replace: bool, write: Callable[[Path], None] | None = None
+    ) -> None:
+        """Write the object to where a person wants it, to keep and change: it is not looked after any more.
+
+        `write` makes the files at the place that it is given, where the object is sealed. Raises as `materialise`.
+        """
+        target = Path(os.path.abspath(target))  # noqa: PTH100
+        with self._lock_of(target), disk_errors(target):
+            if _exists(target):
+                if write is None and self._is_intact(object_id, target):
+                    return
+                if not replace:
+                    raise _taken(target)
+            self._write(
+                object_id, target, write or (lambda place: self._write_files(object_id, place, False))
+            )
+            self._mark_path(target).unlink(missing_ok=True)
 
     def remove(self, target: Path) -> None:
         """Remove a target, read-only or not; nothing happens if it is not there."""
@@ -103,7 +121,7 @@ class Materialiser:
     def _lock_of(self, target: Path) -> threading.Lock:
         return self._locks[hash(target) % LOCKS]
 
-    def _write(self, object_id: ObjectId, target: Path, read_only: bool) -> None:
+    def _write(self, object_id: ObjectId, target: Path, write: Callable[[Path], None]) -> None:
         unfinished = target.with_name(f".{target.name[:100]}.colla-unfinished")
         mark = _Mark(str(target), str(unfinished), object_id, self._boot, False)
         mark_path = self._mark_path(target)
@@ -111,8 +129,8 @@ class Materialiser:
         remove_tree(unfinished)
         mark_path.write_bytes(msgspec.msgpack.encode(mark))
         try:
-            self._write_files(object_id, unfinished, read_only)
-            if target.exists() or target.is_symlink():
+            write(unfinished)
+            if _exists(target):
                 remove_tree(target)
             unfinished.rename(target)
         except BaseException:
@@ -167,6 +185,15 @@ class Materialiser:
 
     def _mark_path(self, target: Path) -> Path:
         return self._marks / digest(os.fsencode(target)).hex()
+
+
+def _exists(target: Path) -> bool:
+    return target.exists() or target.is_symlink()
+
+
+def _taken(target: Path) -> CollaError:
+    hint = "Choose another place, or remove it."
+    return CollaError("target_exists", f"{target} exists and is something else.", hint)
 
 
 class _LastChunk:

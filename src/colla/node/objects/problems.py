@@ -47,6 +47,12 @@ class QuotaExceeded(CollaError):
         self.quota_bytes = quota_bytes
 
 
+def disk_too_full(wanted_bytes: int, free_bytes: int) -> CollaError:
+    """What shall be put does not fit the disk of this computer (`disk_full`)."""
+    message = f"{wanted_bytes:,} bytes do not fit this computer's disk, of which {free_bytes:,} are free."
+    return CollaError("disk_full", message, "Free some space, or put it on another computer.")
+
+
 class HolderOutcome(msgspec.Struct, frozen=True):
     """What one holder gave during a fetch; `failure` says why it was dropped, `lied` that its bytes were wrong."""
 

@@ -1,8 +1,8 @@
 """The chunks and objects on one disk: the blocking heart of the object store.
 
 Owns a folder with `chunks/ab/abcd…` (one file a chunk, named by its BLAKE3), `held/` and `partial/` (an empty
-file per object, named by its id: the name is all the information, a rename all the transaction), `temporary/`
-and `quarantine/`.
+file per object, named by its id: the name is all the information, a rename all the transaction), `puts/`
+(see `unfinished`), `temporary/` and `quarantine/`.
 
 Invariants: a file under `chunks/` is whole, since it was written elsewhere, synchronised and renamed; a name in
 `held/` is durable only after all chunks of the object are; every read verifies; a chunk that anybody needs is
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,17 +39,21 @@ from colla.model.manifest import (
     file_count,
     join_parts,
 )
-from colla.node.disk import disk_errors, remove_tree, sync_folder, write_durably
+from colla.node.disk import disk_errors, read_whole, remove_tree, sync_folder, write_durably
 from colla.node.objects.holdings import Holding, Holdings
 from colla.node.objects.problems import (
     ChunkNotHeld,
     CorruptChunk,
     ObjectIncomplete,
     QuotaExceeded,
+    disk_too_full,
 )
+from colla.node.objects.unfinished import Unfinished
 
 QUARANTINED_MAX = 64
 """Damaged chunks kept for whoever wants to look at them; the oldest go first."""
+DISK_LEFT_BYTES = 512 * 1024 * 1024
+"""A put that would leave less of the disk free is refused: everything else on this computer needs room as well."""
 _HEX = 2 * KEY_BYTES
 
 
@@ -76,6 +81,7 @@ class Shelf:
         self._folders: dict[Path, None] = {}
         self._unsynced: dict[Path, None] = {}
         self._temporary_names = itertools.count()
+        self.unfinished = Unfinished(folder / "puts", self)
 
     # Opening
 
@@ -86,7 +92,9 @@ class Shelf:
             for left in (self.folder / "temporary").iterdir():
                 remove_tree(left)
             self._find_chunks()
+            self.unfinished.open()
             damaged = self._find_objects()
+            self.sweep()
         for damage in damaged:
             self._on_damage(damage)
 
@@ -107,7 +115,6 @@ class Shelf:
                         self._holdings.add_present(ChunkId(chunk), entry.stat(follow_symlinks=False).st_size)
 
     def _find_objects(self) -> list[Damage]:
-        all_known = True
         damaged: list[Damage] = []
         for name in ("partial", "held"):
             for marker in sorted((self.folder / name).iterdir()):
@@ -116,12 +123,6 @@ class Shelf:
                     continue
                 holding = Holding(ObjectId(found), name == "held", marker.stat().st_mtime)
                 damaged += self._find_object(holding)
-                all_known &= holding.learned
-        if all_known:
-            # An object whose manifest is gone may need any of these, and its manifest can be fetched again.
-            orphans = [chunk for chunk in self._holdings.present if chunk not in self._holdings.needed]
-            for chunk in orphans:
-                self._remove_chunk(chunk)
         return damaged
 
     def _find_object(self, holding: Holding) -> list[Damage]:
@@ -143,6 +144,17 @@ class Shelf:
             return []
         self._move_marker(holding, complete=False)
         return [Damage(chunk.id, "gone or cut short", (holding.object,)) for chunk in missing]
+
+    def sweep(self) -> int:
+        """Remove chunks that nobody needs, as a crash leaves them; how many."""
+        with self._lock, disk_errors(self.folder):
+            if not all(holding.learned for holding in self._holdings.objects.values()):
+                # An object whose manifest is gone may need any of these, and its manifest can be fetched again.
+                return 0
+            orphans = [chunk for chunk in self._holdings.present if chunk not in self._holdings.needed]
+            for chunk in orphans:
+                self._remove_chunk(chunk)
+        return len(orphans)
 
     # Chunks
 
@@ -168,12 +180,15 @@ class Shelf:
             with self._lock:
                 self._reserved_bytes -= reserved
 
-    def read(self, chunk: ChunkId) -> bytes:
-        """The bytes of a chunk, verified. Raises `ChunkNotHeld` or `CorruptChunk`."""
+    def read(self, chunk: ChunkId, *, from_disk: bool = False) -> bytes:
+        """The bytes of a chunk, verified. Raises `ChunkNotHeld` or `CorruptChunk`.
+
+        `from_disk`: not as the system remembers them from the last time, but as they lie on the disk now.
+        """
         path = self._path(chunk)
         why = "its bytes changed"
         try:
-            data = path.read_bytes()
+            data = read_whole(path, from_disk=from_disk)
         except FileNotFoundError:
             self._noticed_missing(chunk)
             raise ChunkNotHeld(chunk) from None
@@ -199,7 +214,21 @@ class Shelf:
         """Whether the chunk is on the disk."""
         return chunk in self._holdings.present
 
+    def chunks(self) -> list[ChunkId]:
+        """All chunks on the disk, sorted."""
+        with self._lock:
+            return sorted(self._holdings.present)
+
     # Objects
+
+    def check_put(self, total_bytes: int) -> None:
+        """Refuse a put that cannot fit, before it begins. Raises `QuotaExceeded`, `CollaError` (`disk_full`)."""
+        if total_bytes > max(self.quota_bytes, self._holdings.present_bytes):
+            raise QuotaExceeded(total_bytes, self.quota_bytes)
+        free_bytes = shutil.disk_usage(self.folder).free
+        # What is here of it already (a put that goes on, a file put again) takes no more room.
+        if total_bytes > self._holdings.present_bytes + free_bytes - DISK_LEFT_BYTES:
+            raise disk_too_full(total_bytes, free_bytes)
 
     def begin(self, object_id: ObjectId) -> bool:
         """Remember durably that the object is wanted here, so that what arrives of it is kept. True if it is new."""

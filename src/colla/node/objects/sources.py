@@ -101,7 +101,7 @@ def cut_folder(files: list[SourceFile], store: Store) -> Built:
     builder = FolderBuilder()
     for file in files:
         _store_all(builder.begin(file.path, file.size, file.executable), store)
-        for data in _read(file):
+        for data in read_file(file):
             _store_all(builder.feed(data), store)
         _store_all(builder.end(), store)
     last, built = builder.finish()
@@ -112,7 +112,7 @@ def cut_folder(files: list[SourceFile], store: Store) -> Built:
 def cut_file(file: SourceFile, store: Store) -> Built:
     """As `cut_folder`, for one file without a name."""
     builder = FileBuilder()
-    for data in _read(file):
+    for data in read_file(file):
         _store_all(builder.feed(data), store)
     last, built = builder.finish()
     _store_all([*last, *built.manifests], store)
@@ -175,7 +175,7 @@ def _not_a_file(path: str) -> CollaError:
     return CollaError("not_a_file", f"{path!r} is no ordinary file.", hint)
 
 
-def _read(file: SourceFile) -> Iterator[bytes]:
+def read_file(file: SourceFile) -> Iterator[bytes]:
     # The checks of the scan hold for what is opened now: not a link, not a pipe that would block for ever.
     flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     left = file.size

@@ -8,10 +8,10 @@ what is on the disk and what a crash can do to it: nothing.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,33 +30,28 @@ from colla.model.manifest import (
     Slice,
     file_slices,
 )
+from colla.model.sealing import CONTENT_KEY_BYTES, ContentCipher
 from colla.node.objects.materialise import Materialiser
+from colla.node.objects.putting import OnProgress, Put, Stored
+from colla.node.objects.sealed import SealedReader, cut_sealed, write_unsealed
 from colla.node.objects.shelf import Damage, Shelf
-from colla.node.objects.sources import Exclude, Store, cut_bytes, cut_file, cut_folder, scan_file, scan_folder
+from colla.node.objects.sources import (
+    Exclude,
+    SourceFile,
+    Store,
+    cut_bytes,
+    cut_file,
+    cut_folder,
+    scan_file,
+    scan_folder,
+)
 
 JOBS_AT_ONCE = 4
 """Threads for puts, materialising and reads: more would only make the disk seek."""
 WRITES_AT_ONCE = 4
 """Threads that write chunks: a file system commits those that wait at the same time together."""
-WRITES_WAITING_MAX = 8
-"""Chunks in memory per put (8 MiB): reading the source waits for the disk."""
 
 T = TypeVar("T")
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a put or a fetch is, in bytes of content."""
-
-    done_bytes: int
-    total_bytes: int
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """The outcome of a put: the object, durable on this disk; its content in bytes and its number of files."""
-
-    object: ObjectId
-    size: int
-    files: int
 
 
 class HeldObject(msgspec.Struct, frozen=True):
@@ -69,9 +64,6 @@ class HeldObject(msgspec.Struct, frozen=True):
     stored_at_s: float
 
 
-OnProgress = Callable[[Progress], None]
-
-
 class ObjectStore:
     """Made by `ObjectStore.open`. Methods raise `CollaError`; see `problems` and `sources` for the codes."""
 
@@ -81,6 +73,8 @@ class ObjectStore:
         self._materialiser = materialiser
         self._jobs = jobs
         self._writers = ThreadPoolExecutor(WRITES_AT_ONCE, "colla-chunks")
+        self._puts: dict[Put, None] = {}
+        self._pinned: dict[ObjectId, int] = {}
 
     @classmethod
     async def open(cls, folder: Path, quota_bytes: int, on_damage: Callable[[Damage], None]) -> ObjectStore:
@@ -110,7 +104,9 @@ class ObjectStore:
         return cls(shelf, materialiser, jobs)
 
     async def close(self) -> None:
-        """Wait for what is under way, then end the threads. The store cannot be used afterwards."""
+        """Wait for what is under way (resumable puts stop), then end the threads. The store cannot be used afterwards."""
+        for put in self._puts:
+            put.stop()
         await asyncio.to_thread(self._jobs.shutdown)
         await asyncio.to_thread(self._writers.shutdown)
 
@@ -129,39 +125,75 @@ class ObjectStore:
         self, path: Path, on_progress: OnProgress | None = None, exclude: Exclude | None = None
     ) -> Stored:
         """Store the files of a folder as one object. Raises as `sources.scan_folder`, and `QuotaExceeded`."""
-        put = _Put(self._shelf, self._writers, on_progress)
+        put = Put(self._shelf, self._writers, on_progress)
 
         def work() -> Stored:
             files = scan_folder(path, exclude)
-            return put.run(sum(file.size for file in files), lambda store: cut_folder(files, store))
+            return _stored(put.run(_total(files), lambda store: cut_folder(files, store)))
 
         return await self._run_put(put, work)
 
     async def put_file(self, path: Path, on_progress: OnProgress | None = None) -> Stored:
         """Store one file, without its name, as an object. Raises as `sources.scan_file`."""
-        put = _Put(self._shelf, self._writers, on_progress)
+        put = Put(self._shelf, self._writers, on_progress)
 
         def work() -> Stored:
             file = scan_file(path)
-            return put.run(file.size, lambda store: cut_file(file, store))
+            return _stored(put.run(file.size, lambda store: cut_file(file, store)))
 
         return await self._run_put(put, work)
 
     async def put_bytes(self, data: bytes) -> Stored:
         """Store bytes as a file object."""
-        put = _Put(self._shelf, self._writers, None)
-        return await self._run_put(put, lambda: put.run(len(data), lambda store: cut_bytes(data, store)))
+        put = Put(self._shelf, self._writers, None)
+        return await self._run_put(
+            put, lambda: _stored(put.run(len(data), lambda store: cut_bytes(data, store)))
+        )
 
-    async def _run_put(self, put: _Put, work: Callable[[], Stored]) -> Stored:
+    async def put_resumably(
+        self, path: Path, on_progress: OnProgress, *, sealed: bool = False, exclude: Exclude | None = None
+    ) -> Stored:
+        """Store a file or folder as `put_file` and `put_folder` do; what is stored stays when the process ends.
+
+        Putting the same path again goes on there, also after it was cancelled. `sealed`: under a fresh content key,
+        which is returned.
+        """
+        journal = self._shelf.unfinished.begin(f"{'sealed' if sealed else 'plain'} {os.fspath(path)}")
+        put = Put(self._shelf, self._writers, on_progress, journal)
+
+        def work() -> Stored:
+            try:
+                is_folder = path.is_dir()
+                files = scan_folder(path, exclude) if is_folder else [scan_file(path)]
+                key = journal.content_key(os.urandom(CONTENT_KEY_BYTES)) if sealed else b""
+            except BaseException:
+                self._shelf.unfinished.end(journal)
+                raise
+            total_bytes = _total(files)
+
+            def cut(store: Store) -> Built:
+                if sealed:
+                    return cut_sealed(files, is_folder, ContentCipher(key), store)
+                return cut_folder(files, store) if is_folder else cut_file(files[0], store)
+
+            built = put.run(total_bytes, cut)
+            return Stored(built.object, built.size, len(files), total_bytes, key)
+
+        return await self._run_put(put, work)
+
+    async def _run_put(self, put: Put, work: Callable[[], Stored]) -> Stored:
         running = asyncio.get_running_loop().run_in_executor(self._jobs, work)
+        self._puts[put] = None
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            put.cancelled.set()
+            put.stop()
             await asyncio.wait([running])
             if not running.cancelled():
                 running.exception()  # A put that was taken back ends in an error that nobody waits for.
             raise
+        finally:
+            del self._puts[put]
 
     # What is here
 
@@ -192,7 +224,42 @@ class ObjectStore:
         """Forget an object; chunks that others share stay. False if it was not here."""
         return await self._run(lambda: self._shelf.delete(object_id))
 
+    @contextlib.contextmanager
+    def pinned(self, object_id: ObjectId) -> Iterator[None]:
+        """While this lasts, `forget` leaves the object alone."""
+        self._pinned[object_id] = self._pinned.get(object_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._pinned[object_id] -= 1
+            if not self._pinned[object_id]:
+                del self._pinned[object_id]
+
+    async def forget(self, object_id: ObjectId) -> bool:
+        """Delete the object unless something here uses it; whether it is gone."""
+        if object_id in self._pinned:
+            return False
+        await self.delete(object_id)
+        return True
+
+    async def sweep(self) -> int:
+        """Remove puts that were given up, and chunks that nobody needs; how many of the latter."""
+
+        def work() -> int:
+            self._shelf.unfinished.expire()
+            return self._shelf.sweep()
+
+        return await self._run(work)
+
+    def chunks(self) -> list[ChunkId]:
+        """All chunks that are here, sorted."""
+        return self._shelf.chunks()
+
     # Reading
+
+    async def scrub_chunk(self, chunk: ChunkId) -> int:
+        """Read a chunk from the disk and verify it; its length. Raises `ChunkNotHeld`, `CorruptChunk`."""
+        return await self._run(lambda: len(self._shelf.read(chunk, from_disk=True)))
 
     async def read_chunk(self, chunk: ChunkId) -> bytes:
         """One chunk, verified. Raises `ChunkNotHeld`, `CorruptChunk`."""
@@ -208,6 +275,22 @@ class ObjectStore:
             if len(data) != piece.chunk.size:
                 raise BadManifest("A chunk is not as long as the manifest says.")
             yield data[piece.start : piece.end]
+
+    async def read_sealed(self, object_id: ObjectId, key: bytes) -> AsyncIterator[bytes]:
+        """The content of a sealed single file, in pieces of ≤ 1 MiB. Raises as `read`, and `BadManifest`."""
+
+        def begin() -> tuple[SealedReader, Iterator[bytes]]:
+            manifest = self._shelf.manifest(object_id)
+            if not isinstance(manifest, FileManifest):
+                raise BadManifest("What is sealed must be a file object.", "not_unsealed")
+            reader = SealedReader(self._shelf, manifest, ContentCipher(key))
+            if reader.index.folder:
+                raise CollaError("not_a_file", "The object is a folder.")
+            return reader, reader.read(reader.index.entries[0].size)
+
+        _, pieces = await self._run(begin)
+        while (piece := await self._run(lambda: next(pieces, b""))) != b"":
+            yield piece
 
     async def materialise(
         self,
@@ -230,6 +313,31 @@ class ObjectStore:
             )
         )
         return target
+
+    async def give(
+        self,
+        object_id: ObjectId,
+        target: Path,
+        *,
+        replace: bool = False,
+        key: bytes = b"",
+        on_bytes: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Write the object, opened with its content `key` if it is sealed, to where a person wants it.
+
+        All or nothing, writable, and not looked after any more. Raises as `materialise`, and `BadManifest`
+        (`not_unsealed`) when the key is wrong.
+        """
+
+        def write(place: Path) -> None:
+            manifest = self._shelf.manifest(object_id)
+            if not isinstance(manifest, FileManifest):
+                raise BadManifest("What is sealed must be a file object.", "not_unsealed")
+            write_unsealed(SealedReader(self._shelf, manifest, ContentCipher(key)), place, on_bytes)
+
+        await self._run(
+            lambda: self._materialiser.give(object_id, target, replace=replace, write=write if key else None)
+        )
 
     async def remove_materialised(self, target: Path) -> None:
         """Remove what `materialise` made, although it is read-only."""
@@ -277,47 +385,9 @@ class ObjectStore:
         raise CollaError("no_such_file", f"The object has no file {path!r}.")
 
 
-class _Put:
-    """One put: chunks go to the writers' threads, few at a time, and are needed until the object is held."""
+def _stored(built: Built) -> Stored:
+    return Stored(built.object, built.size, built.files, built.size)
 
-    def __init__(self, shelf: Shelf, writers: ThreadPoolExecutor, on_progress: OnProgress | None) -> None:
-        self._shelf = shelf
-        self._writers = writers
-        self._on_progress = on_progress
-        self._loop = asyncio.get_running_loop()
-        self.cancelled = threading.Event()
 
-    def run(self, total_bytes: int, cut: Callable[[Store], Built]) -> Stored:
-        """Store what `cut` yields. On any failure nothing of it stays."""
-        needed: list[ChunkId] = []
-        writing: deque[Future[bool]] = deque()
-        done_bytes = 0
-
-        def store(piece: Piece) -> None:
-            nonlocal done_bytes
-            if self.cancelled.is_set():
-                raise CollaError("cancelled", "The put was cancelled.")
-            self._shelf.need(piece.id)
-            needed.append(piece.id)
-            writing.append(self._writers.submit(self._shelf.add, piece.id, piece.data))
-            if len(writing) > WRITES_WAITING_MAX:
-                writing.popleft().result()
-            done_bytes = min(done_bytes + len(piece.data), total_bytes)
-            self._report(Progress(done_bytes, total_bytes))
-
-        try:
-            built = cut(store)
-            while writing:
-                writing.popleft().result()
-            self._shelf.hold(built)
-        finally:
-            for future in writing:
-                # A failure came before; those still on their way must end before their chunks are released.
-                future.exception()
-            for chunk in needed:
-                self._shelf.release(chunk)
-        return Stored(built.object, built.size, built.files)
-
-    def _report(self, progress: Progress) -> None:
-        if self._on_progress is not None:
-            self._loop.call_soon_threadsafe(self._on_progress, progress)
+def _total(files: Sequence[SourceFile]) -> int:
+    return sum(file.size for file in files)

@@ -23,7 +23,8 @@ from colla.model.ids import NodeId, ObjectId, digest
 from colla.model.manifest import BadManifest, Chunk, ChunkId, Piece
 from colla.node.links.interface import LinkError, LinkStream
 from colla.node.objects.problems import FetchFailed, HolderOutcome, ObjectIncomplete
-from colla.node.objects.store import ObjectStore, OnProgress, Progress
+from colla.node.objects.putting import OnProgress, Progress
+from colla.node.objects.store import ObjectStore
 from colla.node.objects.wire import WANTED_MAX, BadFrame, FrameReader, NotHeld, Want, frame
 
 HOLDERS_AT_ONCE = 4

@@ -8,7 +8,8 @@ repository agents, nearest first; the first `copies` of them should hold it:
         else, for `remake_after_s` without break -> remade, not faster than `remake_bytes_s`
     I need not hold it, all who should do:
         for `surplus_kept_s` without a break     -> my copy goes
-    I have a part of it and should hold it       -> healed: the rest is fetched from whoever has it
+    I have a part of it, and should hold it or
+        too few do                               -> healed: the rest is fetched from whoever has it
 
 Invariants: at most `remakes_at_once` remakes are open, one per object; a copy is given up only while `copies` others,
 all ranked before this node, say that they hold the object.
@@ -81,13 +82,19 @@ class CopyRepair:
             self._surplus_since_s.pop(one.object, None)
             if self._holdings.holds(one.object):
                 self._remake(one, now)
-            elif self._me in one.ranked[: self._config.copies + self._config.extra_asked]:
+            elif self._me in one.ranked and self._is_wanted(one):
                 to_heal.append(one.object)
         return to_heal
 
     def placed(self, placed: CopiesPlaced) -> bool:
         """A placing is over; whether it was a remake. What is still missing is seen at the next count."""
         return self._remaking.pop(placed.nonce, None) is not None
+
+    def _is_wanted(self, one: Counted) -> bool:
+        """Whether the part that is here should become a whole."""
+        wanted = min(self._config.copies, len(one.ranked))
+        enough = sum(node in one.ranked for node in one.holders) >= wanted
+        return self._me in one.ranked[: self._config.copies] or one.in_use or not enough
 
     def _is_surplus(self, one: Counted) -> bool:
         should = one.ranked[: self._config.copies]

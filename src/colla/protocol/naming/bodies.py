@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from colla.model.errors import UNDECODABLE, CollaError
-from colla.model.ids import KEY_BYTES, ObjectId, digest
+from colla.model.ids import KEY_BYTES, MemberId, NodeId, ObjectId, digest
 from colla.model.manifest import PATH_BYTES_MAX, BadPath, check_path
 from colla.model.record import TOPIC_OBJECTS, Key, Record
 from colla.model.sealing import CONTENT_KEY_BYTES, WRAP_OVERHEAD_BYTES
@@ -22,22 +22,30 @@ from colla.model.sealing import CONTENT_KEY_BYTES, WRAP_OVERHEAD_BYTES
 KIND_NAME = "name"
 SUBJECT_BYTES = 16
 RECIPIENTS_MAX = 300
-"""Recipients of one sealed object: their wraps fit one record."""
+"""Computers that one object is sealed for: their keys fit one record."""
 SIZE_MAX = 2**60
 _WRAP_BYTES = CONTENT_KEY_BYTES + WRAP_OVERHEAD_BYTES
 
 
-class KeyFor(msgspec.Struct, frozen=True, array_like=True):
-    """The content key, wrapped to the decryption key that `recipient` (the public key) names."""
+_Member = Annotated[MemberId, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 
-    recipient: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+
+class KeyFor(msgspec.Struct, frozen=True, array_like=True):
+    """The content key, wrapped for one computer."""
+
+    node: Annotated[NodeId, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
     wrapped: Annotated[bytes, Meta(min_length=_WRAP_BYTES, max_length=_WRAP_BYTES)]
 
 
 class Sealing(msgspec.Struct, frozen=True, array_like=True):
-    """The object's content is sealed. `to_group`: for whoever is a member, also later; else for those named here."""
+    """The object's content is sealed for these members; `to_group`: for whoever is one, now and later.
+
+    `keys` has those of their computers' that the author knew. Computers that come later get theirs from the
+    owner's computers.
+    """
 
     to_group: bool
+    members: Annotated[tuple[_Member, ...], Meta(max_length=RECIPIENTS_MAX)]
     keys: Annotated[tuple[KeyFor, ...], Meta(min_length=1, max_length=RECIPIENTS_MAX)]
 
 
@@ -74,6 +82,11 @@ def decode(data: bytes) -> Body:
         return _decoder.decode(data)
     except UNDECODABLE as error:
         raise ValueError(f"the body cannot be read: {error}") from None
+
+
+def wrap_info(group: bytes, object_id: ObjectId) -> bytes:
+    """What a wrapped content key is bound to: it opens this object and no other."""
+    return b"colla object 1" + group + object_id
 
 
 def key_of(path: str) -> Key:

@@ -276,10 +276,10 @@ async def test_a_chunk_that_the_disk_cannot_read_is_damage(
     store = await stores.open()
     stored = await store.put_folder(site)
 
-    def fail(path: Path) -> bytes:
+    def fail(path: Path, *, from_disk: bool) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(shelf_module, "read_whole", fail)
     with pytest.raises(CorruptChunk):
         await store.manifest(stored.object)
     assert not store.has(stored.object)

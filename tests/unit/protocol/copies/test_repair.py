@@ -142,6 +142,9 @@ def test_in_a_small_group_no_copy_is_too_many() -> None:
 def test_a_part_is_healed_where_a_copy_should_be() -> None:
     assert World(holds=False).judge((B,)) == [OBJECT]
     assert World(me=node(9), holds=False).judge((B,)) == []
+    assert World(me=E, holds=False).judge((B, C)) == [OBJECT]
+    assert World(me=E, holds=False).judge((B, C, D)) == []
+    assert World(me=E, holds=False).judge((B, C, D), in_use=True) == [OBJECT]
 
 
 def test_all_objects_are_counted_in_their_turn() -> None:
