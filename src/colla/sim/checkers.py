@@ -267,8 +267,8 @@ class SafetyChecks:
                 existing = list(self._records.get(log, {}).values())
                 if kept:
                     # Of a stream the newest are kept; an author may keep fewer of its own, and says so.
-                    floor = max(one.number for one in held) - kept
-                    claims = [seen.number for one in held for seen in one.seen if seen.log == log]
+                    floor = max(one.number for one in [*existing, *held]) - kept
+                    claims = [seen.number for one in existing for seen in one.seen if seen.log == log]
                     existing = [one for one in existing if one.number > max([floor, *claims])]
                 lost = missing(existing, held, frontier)
                 if lost and not self._forked(log):
