@@ -31,7 +31,7 @@ from colla.protocol.membership.bodies import (
     Settled,
     Ticket,
 )
-from colla.protocol.membership.facts import ActSet, Fact, Lineage
+from colla.protocol.membership.facts import ActSet, Fact, Lineage, members_of
 from colla.protocol.membership.grounds import (
     Belonging,
     Ground,
@@ -81,7 +81,8 @@ class Judging:
         self._appointed: dict[MemberId, list[int]] = {}
         self._retired: dict[NodeId, list[int]] = {}
         self._revoked: dict[TicketId, list[int]] = {}
-        self._through: dict[int, dict[bytes, int]] = {}
+        self.through: dict[int, dict[bytes, int]] = {}
+        """Of each act that ends or changes what logs count: up to where its author had seen them, by their names."""
         self._kept: dict[int, frozenset[bytes]] = {}
         for place, fact in enumerate(facts):
             self._index(place, fact)
@@ -173,13 +174,18 @@ class Judging:
                 pass
 
     def _note_seen(self, place: int, act: Appointed | Removed | Retired) -> None:
-        self._through[place] = {entry.log: entry.number for entry in act.through}
+        seen = {entry.log: entry.number for entry in act.through}
+        for known in members_of(self.lineage.known_to(place)):
+            # Whoever knew a record had seen its log up to it, whatever else it says.
+            fact = self.facts[known]
+            seen[fact.log] = max(fact.number, seen.get(fact.log, 0))
+        self.through[place] = seen
         self._kept[place] = frozenset(act.kept)
 
     def _order_settlements(self, ticket: TicketFacts) -> None:
         # The log with the ticket itself comes first; further logs of the author exist only after an accident to its disk.
-        offers = sorted(ticket.offers, key=lambda place: self._log_order(place))
-        home = self.facts[offers[0]].record.log if offers else None
+        ticket.offers.sort(key=lambda place: self._log_order(place))
+        home = self.facts[ticket.offers[0]].record.log if ticket.offers else None
 
         def rank(place: int) -> object:
             return (self.facts[place].record.log != home, *self._log_order(place))
@@ -310,11 +316,8 @@ class Judging:
     def _had_seen(self, act: int, place: int) -> bool:
         """Whether the author of the act had seen the fact."""
         fact = self.facts[place]
-        if fact.record.digest in self._kept[act]:
-            return True
-        if self._through.get(act, {}).get(fact.log, 0) >= fact.number:
-            return True
-        return fact.is_act and bool(self.lineage.known_to(act) >> place & 1)
+        seen = self.through.get(act, {}).get(fact.log, 0) >= fact.number
+        return seen or fact.record.digest in self._kept[act]
 
     # Deciding.
 

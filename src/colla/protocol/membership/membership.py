@@ -134,6 +134,14 @@ class Membership:
         """The newest acts known here: the causal past of what this node writes next."""
         return self._roster.heads
 
+    def acts(self) -> tuple[Fact, ...]:
+        """All acts held, valid or not."""
+        return self._roster.acts
+
+    def valid_acts(self) -> tuple[bytes, ...]:
+        """The digests of the records of the acts that count, in a fixed order."""
+        return self._roster.valid_acts
+
     def revision(self, subject: bytes) -> int:
         """The greatest revision of a name of the member or node."""
         return self._roster.renamings.get(subject, 0)
@@ -209,6 +217,9 @@ def proof(roster: Roster, nodes: Sequence[NodeId]) -> tuple[Record, ...]:
         ground = roster.grounds[belonging]
         reached[belonging] = ground.depth
         open_ends.extend(ground.parents)
+        if ground.role is None and roster.roles is not None:
+            # A further computer: what its member is stands elsewhere.
+            open_ends += roster.roles.came_with(belonging[1])
         for fact in ground.facts if lineage else ():
             more = lineage.known_to(places[fact.record.digest]) & ~acts if lineage else 0
             acts |= more

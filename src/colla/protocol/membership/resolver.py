@@ -163,14 +163,12 @@ def _note_ends(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> Non
     """Up to where the logs of former members and nodes count, and from where appointments do."""
     for place in members_of(judging.roles.valid):
         match facts[place].body:
-            case Removed(member=member, through=through):
-                ends = roster.member_ends.setdefault(member, Ends())
-                ends.seen.append({entry.log: entry.number for entry in through})
-            case Retired(node=node, through=through):
-                ends = roster.node_ends.setdefault(node, Ends())
-                ends.seen.append({entry.log: entry.number for entry in through})
-            case Appointed(through=through):
-                roster.appointments[place] = {entry.log: entry.number for entry in through}
+            case Removed(member=member):
+                roster.member_ends.setdefault(member, Ends()).seen.append(judging.through[place])
+            case Retired(node=node):
+                roster.node_ends.setdefault(node, Ends()).seen.append(judging.through[place])
+            case Appointed():
+                roster.appointments[place] = judging.through[place]
             case _:
                 pass
 

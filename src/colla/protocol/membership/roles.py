@@ -108,9 +108,13 @@ class Roles:
                 last.append(body.role)
         if last:
             return min(last, key=lambda role: role.rank)
-        came_with = [ground for one in self._members[member] if (ground := self.grounds[one]).role]
-        eldest = min(came_with, key=lambda ground: ground.seniority, default=None)
-        return Role.GUEST if eldest is None or eldest.role is None else eldest.role
+        eldest = [self.grounds[one].role for one in self.came_with(member)]
+        return next((role for role in eldest if role), Role.GUEST)
+
+    def came_with(self, member: MemberId) -> list[Belonging]:
+        """The eldest belonging by which the member itself came, not a further computer; at most one."""
+        own = [one for one in self._members[member] if self.grounds[one].role]
+        return sorted(own, key=self._age)[:1]
 
     def administrators(self, past: ActSet) -> list[MemberId]:
         """Who is appointed administrator and has a computer left, by these acts; eldest first."""
