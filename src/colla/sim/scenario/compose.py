@@ -11,17 +11,17 @@ from collections.abc import Callable
 from random import Random
 
 from colla.model.contribution import AgentKind
-from colla.protocol.views import Election
+from colla.protocol.views import Election, Role
 from colla.sim.network import HOME, LAN, Line
 from colla.sim.scenario.act import Act
 from colla.sim.scenario.acts import computers as computer_acts
-from colla.sim.scenario.acts import environments, network, people
+from colla.sim.scenario.acts import environments, group_life, network, people
 from colla.sim.scenario.patterns import PresencePattern
 from colla.sim.scenario.scenario import FirstService, NodeGives, Scenario
 
 NODES = (2, 3, 4, 5, 6, 7, 8)
-NODES_WEIGHTS = (1, 4, 5, 4, 2, 1, 1)
-ENDS_S_MIN, ENDS_S_MAX = 15.0, 60.0
+NODES_WEIGHTS = (2, 6, 6, 4, 2, 1, 1)
+ENDS_S_MIN, ENDS_S_MAX = 8.0, 40.0
 KINDS_MIN, KINDS_MAX = 2, 9
 ACTS_MIN, ACTS_MAX = 3, 18
 SERVICES_MAX = 3
@@ -81,6 +81,8 @@ class Composer:
             "contribute": (3, self._contribute),
             "leave": (1, self._leave),
             "join": (3, self._join),
+            "communicate": (3, self._communicate),
+            "administer": (2, self._administer),
         }
 
     def compose(self) -> Scenario:
@@ -400,6 +402,33 @@ class Composer:
             via = self._rng.choice([node for node in self._nodes if node != self._mover])
             acts.append(people.Join(at_s=later_s, node=name, via=via, own=own, gives=gives))
         return acts
+
+    def _communicate(self, at_s: float) -> list[Act]:
+        node = self._any_node()
+        match self._rng.randrange(3):
+            case 0:
+                to = tuple(self._some(self._nodes)) if self._rng.random() < 0.5 else ()
+                return [group_life.Say(at_s=at_s, node=node, to=to)]
+            case 1:
+                return [group_life.Publish(at_s=at_s, node=node)]
+            case _:
+                return [group_life.NameAnObject(at_s=at_s, node=node, path=f"f{self._rng.randrange(4)}")]
+
+    def _administer(self, at_s: float) -> list[Act]:
+        """One computer or member at most is taken out, for the same reason for which one disk at most is lost."""
+        node, by, kind = self._any_node(), self._node(), self._rng.randrange(5)
+        out = kind >= 3 and not self._disks_lost and len(self._nodes) > 2 and node != "n0"
+        match kind:
+            case 0 | 1:
+                return [group_life.Rename(at_s=at_s, node=node, by=by, name=f"c{self._rng.randrange(3)}")]
+            case 3 if out:
+                self._disks_lost += 1
+                return [group_life.Retire(at_s=at_s, node=node, by=by)]
+            case 4 if out:
+                self._disks_lost += 1
+                return [group_life.Remove(at_s=at_s, node=node, by=by)]
+            case _:
+                return [group_life.Appoint(at_s=at_s, node=node, by=by, role=self._rng.choice(list(Role)))]
 
 
 def compose(seed: int) -> Scenario:

@@ -74,9 +74,7 @@ class Play:
         self.stage.peace()
         within_s = self.scenario.consistent_within_s
         took_s = settle(self.group, within_s, self.checks, self.scenario.stays_s)
-        self.group.until(
-            self.all_belong, within_s, "(e) whoever holds a ticket belongs, and all know all members"
-        )
+        self.group.until(lambda: not self.unlike(), within_s, "(e) all hold the same records, and belong")
         self.consistent_s = took_s
 
     def form(self) -> None:
@@ -102,11 +100,25 @@ class Play:
             world.at(begun_s + act.at_s, self.stage.perform, act)
         self.group.run(self.scenario.ends_s)
 
-    def all_belong(self) -> bool:
-        """Whether everybody who was let in belongs, by the account of all."""
+    def unlike(self) -> list[str]:
+        """What differs between those who belong: (e) they hold the same records of every topic, know the same nodes, and
+        everybody who was let in belongs, unless somebody was taken out.
+        """
         up = [one for one in self.group.up() if one.name not in self.stage.left]
-        known = [one.core.membership.fingerprint() for one in up]
-        return all(self.group.joined(one) for one in up) and len(dict.fromkeys(known)) == 1
+        members = [one for one in up if self.group.joined(one)]
+        if not members:
+            return ["nobody belongs"]
+        first, *others = members
+        held = first.core.foundation.book
+        known = {info.id: None for info in first.core.membership.nodes()}
+        found = [f"{one.name} does not belong" for one in up if one.node not in known or one not in members]
+        if self.stage.out_of_the_group:
+            found = [f"{one.name} thinks that it belongs" for one in members if one.node not in known]
+        for one in others:
+            book = one.core.foundation.book
+            unlike = [topic for topic in book.topics if book.contents(topic) != held.contents(topic)]
+            found += [f"{one.name} holds other {topic} than {first.name}" for topic in unlike]
+        return found
 
     def outcome(self, verdict: Verdict, why: str = "", report: str = "") -> Outcome:
         """What there is to tell."""

@@ -21,7 +21,7 @@ from colla.model.errors import UNDECODABLE, CollaError
 from colla.protocol.views import Election
 from colla.sim.network import HOME, Line
 from colla.sim.scenario.act import Act, NodeName, Seconds, ServiceName
-from colla.sim.scenario.acts import computers, environments, network, people
+from colla.sim.scenario.acts import computers, environments, group_life, network, people
 from colla.sim.scenario.acts.people import Gives, Join, ReplicaCount
 from colla.sim.scenario.patterns import PresencePattern
 
@@ -65,6 +65,13 @@ AnyAct = (
     | people.Contribute
     | people.Leave
     | people.Join
+    | group_life.Say
+    | group_life.Publish
+    | group_life.NameAnObject
+    | group_life.Rename
+    | group_life.Appoint
+    | group_life.Retire
+    | group_life.Remove
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from colla.agents.administration_requests import Depart
 from colla.agents.requests import ModifyService, PlaceObject, TicketIssued, Written
 from colla.model.contribution import Contribution
 from colla.model.ids import ObjectId, ServiceId, digest
@@ -40,6 +41,8 @@ class Stage:
         self.creating: dict[str, None] = {}
         self.left: dict[str, None] = {}
         """The computers that left for good."""
+        self.out_of_the_group = False
+        """Whether somebody asked for a computer or a member to be taken out."""
         self.acts: dict[str, int] = {}
         """How many acts of each kind found something to do."""
         self.log: list[str] = []
@@ -213,12 +216,15 @@ class Stage:
         joiner.start()
 
     def leave(self, computer: Computer, drain_s: float) -> None:
-        """Drain, say goodbye, delete."""
+        """Drain, depart, say goodbye, delete."""
         computer.contribute(msgspec.structs.replace(computer.settings.contribution, draining=True))
-        self.after(drain_s, self._stop_for_good, computer)
+        self.after(drain_s, self._depart, computer)
 
-    def _stop_for_good(self, computer: Computer) -> None:
+    def _depart(self, computer: Computer) -> None:
         self.left[computer.name] = None
+        self.when_answered(computer.ask(Depart()), self._stop_for_good, computer)
+
+    def _stop_for_good(self, asked: Asked, computer: Computer) -> None:
         computer.stop()
         # Goodbye takes a moment of its own; then the folder is deleted.
         self.group.world.after(computer.config.goodbye_s + POLL_S, computer.wipe)
