@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format reference bench fuzz lock clean
+.PHONY: help demo test check format reference bench fuzz chaos lock clean
 
 help: $(INSTALLED) ## install everything into .venv and show this
 	@echo "Ready. Next:"
@@ -38,6 +38,9 @@ bench: $(INSTALLED) ## the benchmark tables of docs/reference/benchmarks.md (ARG
 
 fuzz: $(INSTALLED) ## feed hostile bytes to everything that reads bytes from others (ARGS="--inputs 1000000 wire")
 	@$(BIN)/python -m fuzz $(ARGS)
+
+chaos: $(INSTALLED) ## random scenarios in virtual time, every safety check on (ARGS="--count 20000 --budget 1h")
+	@nice -n 19 $(BIN)/colla simulate chaos $(ARGS)
 
 lock: $(INSTALLED) ## resolve requirements.lock again after a change of pyproject.toml (UPGRADE=1: newest versions)
 	@$(BIN)/python tools/bootstrap.py lock $(if $(UPGRADE),--upgrade)

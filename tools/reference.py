@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import reference_words as words
@@ -32,6 +32,10 @@ from colla.kernel import config
 from colla.model.contribution import Contribution
 from colla.node.api import ROUTES
 from colla.node.settings import Peer, Settings
+from colla.sim.lines import Line
+from colla.sim.scenario.acts.people import Gives
+from colla.sim.scenario.patterns import PresencePattern
+from colla.sim.scenario.scenario import AnyAct, FirstService, NodeGives, Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("docs/reference", "docs/decisions/index.md")
@@ -327,6 +331,25 @@ def notices() -> str:
     )
 
 
+def scenario_keys() -> str:
+    """The keys of a scenario file, each struct with what it says of itself."""
+    return "\n".join(map(struct_section, (Scenario, FirstService, NodeGives, Gives, PresencePattern, Line)))
+
+
+def scenario_acts() -> str:
+    """Every kind of act that a scenario can name."""
+    rows = []
+    for kind in get_args(AnyAct):
+        keys = ", ".join(
+            f"{code(name)} ({type_said.removesuffix(' | None')})"
+            + ("" if default in ("required", "`null`") else f" = {default}")
+            for name, type_said, default in fields(kind)
+            if name != "at_s"
+        )
+        rows.append((code(kind.__struct_config__.tag), flowing(kind.__doc__), keys))
+    return table(("act", "what happens", "its keys besides `at_s`"), rows)
+
+
 def benchmark(name: str) -> str:
     """The method of one benchmark, from its own docstring."""
     doc = ast.get_docstring(ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text("utf-8"))) or ""
@@ -370,6 +393,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "environment calls": environment_calls,
     "environment types": environment_types,
     "bounds": bounds,
+    "scenario keys": scenario_keys,
+    "scenario acts": scenario_acts,
     "notices": notices,
     "decisions": decisions,
 }

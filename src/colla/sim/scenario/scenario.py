@@ -91,7 +91,7 @@ class FirstService(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """See the module's docstring. Times count from when the group is formed and its first services run.
+    """Times count from when the group is formed and its first services run.
 
     `nodes` computers (`n0`, `n1`, …) of one member each found and join; at `ends_s` every fault ends, and within
     `consistent_within_s` after that the group must be consistent and stay so for `stays_s`. `config` changes bounds
