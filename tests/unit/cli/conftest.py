@@ -77,7 +77,7 @@ class FakeNode:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, types.ApiError):
             return _json(answer, 400)
-        if path == "notices":
+        if path == "notices" or path.endswith("/follow"):
             lines = b"".join(msgspec.json.encode(each) + b"\n" for each in answer)
             return web.Response(body=lines, content_type="application/x-ndjson")
         return _json(answer)
