@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from colla.agents.administration_requests import GroupChanged, RemoveMember
 from colla.agents.communication_requests import (
     EventPublished,
     EventsFound,
@@ -316,6 +317,30 @@ def test_the_group_tells_each_event_once(new_scenario):
     kinds = [kind for kind, _, _ in told["n0"]]
     assert kinds.count("joined") == 4 and kinds.count("created") == 1
     assert "repaired" in kinds and "runs" in kinds
+
+
+def test_what_a_removed_member_wrote_after_the_removal_vanishes(new_scenario):
+    """Its side of a partition hears it; when all meet again, only what it wrote before counts, everywhere."""
+    scenario = new_scenario(5, replicas=0)
+    group = scenario.group
+    removed = group[4]
+    send(group, removed, (group[3],), "before")
+    publish(group, removed, b'"before"')
+    group.run(12.0)
+    group.partition(group.computers[:3], group.computers[3:])
+    group.run(8.0)
+    assert isinstance(group.answer(group[0], RemoveMember(group.owner(removed).id, "rude")), GroupChanged)
+    send(group, removed, (group[3],), "after")
+    publish(group, removed, b'"after"')
+    group.run(2.0)
+    assert inbox(group[3]) == ["before", "after"] and received(group, group[3]) == [b'"before"', b'"after"']
+    group.heal()
+    group.until(lambda: inbox(group[3]) == ["before"], 60.0, "what was written after is gone")
+    for computer in group.computers[:4]:
+        assert received(group, computer) == [b'"before"']
+    told = group.answer(group[3], FindEvents(topics=("group",)))
+    assert isinstance(told, EventsFound)
+    assert [event.text for event in told.events if event.kind == "removed"] == ["m0 removed m4: rude"]
 
 
 def test_the_same_seed_gives_the_same_trace(new_scenario):

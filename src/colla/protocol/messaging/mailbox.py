@@ -108,7 +108,10 @@ class Mailbox:
     def inbox(self, after: int, *, unread: bool = False) -> Iterable[Received]:
         """The messages to this member behind that place, in order; with `unread` only those not read yet."""
         for place, entry in self._inbox.items():
-            if place > after and not (unread and entry.message in self._read):
+            if place <= after or (unread and entry.message in self._read):
+                continue
+            # Whoever was removed wrote nothing any more from some place on, however long ago that came.
+            if self._author_of(entry.record) is not None:
                 yield self._received(place, entry)
 
     def sent(self, after: int) -> Iterable[Received]:
