@@ -24,6 +24,7 @@ from colla.agents.requests import Written
 from colla.kernel.config import Config
 from colla.kernel.effects import (
     Answer,
+    DropCell,
     Effect,
     LaunchReplica,
     Persist,
@@ -169,11 +170,11 @@ class SafetyChecks:
             text = f"{computer.name} obeys a {what} of {ballot} after {highest}"
             self._violated(text, computer, self.group.of(ballot.node))
         obeyed[service] = ballot
-        if self._on_disk(computer, OBEYED_CELLS, service) < ballot:
+        if self._on_disk(computer, OBEYED_CELLS, service) < ballot and not _is_over(computer, service):
             self._violated(f"{computer.name} obeys a {what} of {ballot}, which is not on its disk", computer)
 
     def _rules(self, computer: Computer, account: Account, service: ServiceId, ballot: Ballot) -> None:
-        if self._on_disk(computer, CLAIMED_CELLS, service) < ballot:
+        if self._on_disk(computer, CLAIMED_CELLS, service) < ballot and not _is_over(computer, service):
             self._violated(f"{computer.name} rules by {ballot}, which is not on its disk", computer)
         if account.claimed.get(service, NO_BALLOT) < ballot:
             self._violated(
@@ -201,6 +202,10 @@ class SafetyChecks:
                 case StoreCell(name=name, value=value) if name.startswith(CLAIMED_CELLS):
                     service = ServiceId(bytes.fromhex(name.removeprefix(CLAIMED_CELLS)))
                     account.claimed[service] = _ballot(value)
+                case DropCell(name=name) if name.startswith((OBEYED_CELLS, CLAIMED_CELLS)):
+                    service = ServiceId(bytes.fromhex(name.partition("/")[2]))
+                    if not _is_over(computer, service):
+                        self._violated(f"{computer.name} forgets {name} of a service that exists", computer)
                 case _:
                     pass
         for service, records in own.items():
@@ -330,6 +335,11 @@ def _kept_of(topic: str, config: Config) -> int:
         TOPIC_EVENTS: config.happenings.events_kept,
         TOPIC_HAPPENINGS: config.happenings.group_kept,
     }.get(topic, 0)
+
+
+def _is_over(computer: Computer, service: ServiceId) -> bool:
+    """Whether the node knows the service to be eliminated: its ballots mean nothing any more, and leave the disk."""
+    return computer.core.catalogue.eliminated(service)
 
 
 def _ballot(cell: bytes) -> Ballot:
