@@ -20,6 +20,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, get_args
 
+import diagrams
 import msgspec
 import reference_words as words
 import typer.main
@@ -397,6 +398,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "scenario acts": scenario_acts,
     "notices": notices,
     "decisions": decisions,
+    "state machines": diagrams.state_machines,
 }
 
 

@@ -2,15 +2,17 @@
 
 Transitions of one object that was asked for:
 
-    unknown    KeepCopy, room          -> waiting, fetching when there is a slot (FetchObject)
-    unknown    KeepCopy, no room       -> refused
-    waiting,
-    fetching   KeepCopy                -> the same, one more asker
-    waiting,
-    fetching   KeepingDue              -> the same; every asker is told (CopyProgress)
-    fetching   ObjectFetched           -> held; every asker is answered
-    fetching   FetchFailed             -> unknown; every asker is refused
-    held       KeepCopy                -> answered at once
+    -                  KeepCopy, no room             -> -                 refused
+    -                  KeepCopy, room                -> waiting, fetching  as there is a slot
+    waiting            a slot is free                -> fetching
+    waiting            KeepCopy, KeepingDue          -> waiting           one more asker; every asker is told
+    fetching           KeepCopy, KeepingDue          -> fetching          one more asker; every asker is told
+    waiting, fetching  ObjectFetched, ObjectStored   -> held              every asker is answered
+    waiting, fetching  FetchFailed                   -> -                 every asker is refused
+    held               KeepCopy                      -> held              answered at once
+    -                  ObjectStored: put here        -> held
+    held               given up, eliminated, damaged  -> -
+    held               damaged                       -> waiting, fetching  a sound copy is sought
 
 Invariants: at most `fetches_at_once` fetches run; the others queue (bounded). What was promised and is not here
 yet counts against the owner's disk like what is.

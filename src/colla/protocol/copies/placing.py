@@ -2,12 +2,13 @@
 
 Transitions of one placing:
 
-    asked      a CopyAnswer(kept)      -> counted; enough -> concluded
-    asked      a CopyAnswer(refused)   -> the next candidate is asked
-    asked      a CopyProgress          -> that node gets more time
-    asked      PlacingDue              -> those silent are given up, the next candidates are asked
-    asked      a node is gone          -> neither asked nor counted any more, the next candidate is asked
-    any        no candidate left       -> concluded with the copies there are
+    -      place                           -> asked  the nearest repository agents
+    asked  CopyAnswer: kept                -> asked  counted
+    asked  CopyAnswer: refused             -> asked  the next candidate is asked
+    asked  CopyProgress                    -> asked  that node gets more time
+    asked  PlacingDue                      -> asked  those silent are given up, the next candidates are asked
+    asked  a node is gone                  -> asked  neither asked nor counted, the next candidate is asked
+    asked  enough are kept, or none is left to ask  -> -  concluded with the copies there are
 
 Invariants: a node is asked once per placing; a placing concludes exactly once; at most `PLACINGS_MAX` are open. A
 copy on a node that died before the conclusion does not count.

@@ -1,14 +1,14 @@
 """Telling and hearing who masters what: claims, mastership, knowledge of secondaries, handover, gossip.
 
-Transitions of one mastery of this node (`-` means none):
+Transitions of one mastery of this node:
 
-    -         took                                            -> mastered; all present dispatchers are told
-    mastered  a higher claim, and I lose (running, proximity) -> concluded `Outranked`
-    mastered  a higher claim, and I win                       -> concluded `Reclaim` above it
-    mastered  a lower claim                                   -> the other is told mine, and decides
-    mastered  somebody knows a higher ballot                  -> its node is told mine; gone or no master: `Reclaim`
-    mastered  a settled nearer dispatcher (the heir)          -> it is handed the service; its claim outranks mine
-    mastered  lost                                            -> -
+    -         took                                              -> mastered  all present dispatchers are told
+    mastered  a lower claim                                     -> mastered  the other is told mine, and decides
+    mastered  a higher claim, and I win (running, proximity)    -> mastered  concluded `Reclaim` above it
+    mastered  a higher claim, and I lose                        -> -         concluded `Outranked`
+    mastered  somebody knows a higher ballot                    -> mastered  its node is told mine; gone: `Reclaim`
+    mastered  a settled nearer dispatcher (the heir)            -> mastered  it is handed the service, and outranks me
+    mastered  lost: inactive, stalled, slept, refused           -> -
 
 When two masters meet, only the one with the lower ballot decides, so that never both yield. Mastership costs messages
 per pair of nodes, not per service. Secondaries are told what the master knows on every change. Every

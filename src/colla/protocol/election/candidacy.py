@@ -1,16 +1,19 @@
 """From a vacancy to a claim: one dispatcher's attempts to become master, one per service at most.
 
-Transitions for one service:
+Transitions of one candidacy, `following` while there is none:
 
-    following  vacancy, and the election says it is this node's turn -> asking the witnesses
-    following  just activated, and this node's turn at once          -> claiming, the inventory asked meanwhile
-    asking     a witness heard the master lately                     -> following, held back until it would count
-    asking     all witnesses answered, or their time is over         -> contending, or claiming where nobody contends
-    contending a smaller (wait, id) contends                         -> following, held back
-    contending the wait is over                                      -> claiming: the ballot max + 1 is persisted
-    claiming   the ballot is durable                                 -> won (the dispatcher masters the service)
-    any        the vacancy is over, or a higher ballot is claimed    -> following
-    following  the master hands over to this node                    -> claiming
+    following   vacancy, and the election says it is this node's turn  -> asking      the witnesses
+    following   just activated, and this node's turn at once           -> claiming    inventory asked meanwhile
+    following   the master hands over to this node                     -> claiming
+    asking      a witness heard the master lately                      -> following   held back until it would count
+    asking      all answered, or time is over: the election contends   -> contending
+    asking      all answered, or time is over: it does not contend     -> claiming    ballot max + 1 is persisted
+    asking      the vacancy is over, or another contends               -> following
+    contending  a smaller (wait, id) contends                          -> following   held back
+    contending  the vacancy is over                                    -> following
+    contending  the wait is over                                       -> claiming    ballot max + 1 is persisted
+    claiming    Persisted                                              -> following   won: masters the service
+    claiming    the vacancy is over, or service inactive               -> following
 
 Invariants: a ballot is claimed only when durable and higher than every ballot known here; it is never reused (a
 persisted floor); a just activated service is claimed without witnesses, since nobody could have mastered it.

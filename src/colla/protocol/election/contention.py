@@ -8,13 +8,12 @@ Who tries, by vacancy:
     gone       -> secondaries at once, others after the orphan wait
     released   -> secondaries at once, others after the orphan wait
 
-and then, by `Negotiation`, for one service:
+and then, by `Negotiation`: transitions of one negotiation:
 
-    idle        begin                        -> contending: every contender is told the drawn wait
-    contending  a smaller (wait, id) heard   -> silenced (held back until the winner had time to claim)
-    contending  a larger one heard           -> contending; the other is told mine, with the echo that makes it count
-    contending  the wait is over             -> may claim
-    silenced    the hold is over, no master  -> idle
+    -           begin                        -> contending  every contender is told the drawn wait
+    contending  a larger (wait, id) heard    -> contending  the other is told mine, with the echo that makes it count
+    contending  a smaller (wait, id) heard   -> -           held back until the winner had time to claim
+    contending  the wait is over             -> -           may claim
 
 The random choice at activation is drawn from the activation's record, which is random and known to all: they agree on
 it without a message that could be lost, and also when the activating node carries no dispatcher. Source: the paper's

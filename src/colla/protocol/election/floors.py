@@ -2,11 +2,12 @@
 
 Transitions of one service's floor:
 
-    none / low   raise_to(higher)  -> pledged (persist asked)
-    pledged      Persisted         -> obeyed
-    pledged      raise_to(higher)  -> pledged to that one
-    any          raise_to(lower)   -> refused
-    any          forget            -> none (the service is eliminated: its id is never used again)
+    -        raise_to         -> pledged  persist asked
+    pledged  Persisted        -> obeyed
+    pledged  raise_to higher  -> pledged
+    obeyed   raise_to higher  -> pledged
+    pledged  forget           -> -        the service is eliminated: its id is never used again
+    obeyed   forget           -> -
 
 Invariant: `pledged` and `obeyed` never decrease, also over restarts. A restarted master holds no mastership; what
 it finds here is only a floor.

@@ -2,6 +2,19 @@
 
 Rows only grow: (start, revision, rank of the phase) never falls, except that a suspicion lapses. Whatever two nodes
 exchange in whatever order, both end with the same rows. Suspicions are not compared, since they pass in seconds.
+
+Transitions of one row:
+
+    -          a genuine announcement                            -> present    the node appeared
+    present    the watchers agree on its silence, or told so     -> suspected  it is told, and may refute
+    present    its goodbye                                       -> left
+    suspected  a newer announcement, or the suspicion lapses     -> present    refuted
+    suspected  `refutation_s` over, and nobody here hears it     -> absent
+    suspected  its goodbye                                       -> left
+    absent     a newer announcement                              -> present    it is back
+    absent     its goodbye, late                                 -> left
+    left       a newer announcement                              -> present    it is back
+    present, suspected, absent, left  it is no member any more   -> -
 """
 
 from __future__ import annotations

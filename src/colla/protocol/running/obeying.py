@@ -2,11 +2,12 @@
 
 Transitions of one order (an offer, a stop order, a supervision) for one service:
 
-    arrived  its sender does not hear this node      -> refused `echo` (the answer carries the nonce to echo)
-    arrived  its ballot is not its sender's          -> refused `not_its_ballot`
-    arrived  its ballot is below the pledge          -> refused `lower_ballot`
-    arrived  its ballot is above what is obeyed      -> the ballot is persisted first, then carried out
-    arrived  its ballot is obeyed                    -> carried out
+    arrived  its sender does not hear this node  -> refused  `echo`: the answer carries the nonce to echo
+    arrived  its ballot is not its sender's      -> refused  `not_its_ballot`
+    arrived  its ballot is below the pledge      -> refused  `lower_ballot`
+    arrived  its ballot is above what is obeyed  -> waiting  the ballot is being persisted
+    arrived  its ballot is obeyed                -> obeyed   carried out
+    waiting  Persisted                           -> arrived  judged once more
 
 Invariants: no order of a lower ballot is carried out after one of a higher; a ballot is on disk before it is obeyed
 (`election.floors`). An offer names a version only; what is started is what this node's own, verified catalogue holds.

@@ -2,19 +2,27 @@
 
 Transitions of one replica:
 
-    -          reserved (an offer accepted)       -> reserving   its id is being persisted
-    reserving  Persisted                          -> queued      at most `starts_at_once` start at a time
-    queued     a start slot is free               -> fetching    or, when the object is here, launching
-    fetching   ObjectFetched                      -> launching
-    launching  ReplicaLaunched                    -> starting
-    starting   ReplicaReady                       -> ready
-    ready      ReplicaUnhealthy                   -> unhealthy   and back with ReplicaReady
-    fetching / launching  FetchFailed, LaunchFailed -> gone      reported as failed, backed off
-    starting / ready / unhealthy  ReplicaExited   -> gone        reported as failed, backed off
-    any        told to stop                       -> leaving     no new requests come for `drain_s`
-    leaving    DrainDue                           -> stopping    before launch was asked for: gone at once
-    stopping   ReplicaStopped                     -> gone        its cell is dropped
-    -          surveyed, with a matching cell     -> starting or ready (adopted)
+    -                           an offer is accepted            -> reserving        its id is being persisted
+    -                           surveyed, with a matching cell  -> starting, ready  adopted
+    reserving                   Persisted                       -> queued           few start at a time
+    queued                      a start slot, no object here    -> fetching
+    queued                      a start slot, object here       -> launching
+    queued                      nobody holds the object         -> -                failed, backed off
+    fetching                    ObjectFetched                   -> launching
+    fetching                    FetchFailed                     -> -                failed, backed off
+    launching                   ReplicaLaunched                 -> starting
+    launching                   LaunchFailed                    -> -                failed, backed off
+    launching, starting         ReplicaReady                    -> ready
+    unhealthy                   ReplicaReady                    -> ready
+    launching, starting, ready  ReplicaUnhealthy                -> unhealthy
+    starting, ready, unhealthy  ReplicaExited, or not surveyed  -> -                failed, backed off
+    launching                   ReplicaExited                   -> -                failed, backed off
+    reserving, queued, fetching  told to stop                   -> -                nothing was launched yet
+    launching, starting         told to stop                    -> leaving          drains for `drain_s`
+    ready, unhealthy            told to stop                    -> leaving          drains for `drain_s`
+    leaving                     DrainDue, or nothing to drain   -> stopping         once a launch has ended
+    leaving                     ReplicaExited                   -> -
+    stopping                    ReplicaStopped, or not surveyed  -> -               its cell is dropped
 
 Invariants: one replica per service; the id is on disk before `LaunchReplica`, and its cell leaves the disk only after
 the replica is known not to run. So a crash between any two effects leaves either a cell that the survey does not find

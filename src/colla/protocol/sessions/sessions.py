@@ -3,6 +3,20 @@
 Owns: the sessions that are open, at most one per peer. Each side pulls what it lacks (see `pull`); the two
 directions are independent, and both sides conclude alike, since both compare the same two fingerprints.
 
+Transitions of one session with one peer:
+
+    -        open                                     -> opening  the peer is sent the fingerprint
+    -        Opening of the peer, equal fingerprints  -> -        concluded: equal
+    -        Opening of the peer, others              -> pulling  the peer is sent a summary
+    opening  Opening of the peer, it comes first      -> pulling  both opened at once: the lower node's counts
+    opening  Closing: equal, or refused               -> -        concluded
+    opening  Summary                                  -> pulling  a summary goes back, then questions
+    pulling  Summary, Delta, Inventory, questions     -> pulling  merged, answered, asked on
+    pulling  both finished, fingerprints differ       -> pulling  one more round, `ROUNDS_MAX` at most
+    pulling  both finished                            -> -        concluded
+    pulling  misbehaviour                             -> -        concluded: not complete
+    opening, pulling  silence, sleep, a new Opening   -> -        concluded: not complete
+
 Invariants: a session ends, whatever the peer sends (rounds, messages and silence are bounded); it touches only
 the topics that both sides allow; a lost message costs time, never records.
 """

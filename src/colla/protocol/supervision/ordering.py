@@ -2,11 +2,12 @@
 
 Transitions of one offer:
 
-    -        offer                          -> pending
-    pending  accepted                       -> - and the replica is watched
-    pending  refused `echo`                 -> pending, repeated with the echo (at most `REPEATS_MAX` times)
-    pending  refused `lower_ballot`         -> - and concluded: the executor obeys a higher ballot
-    pending  refused otherwise, or no answer -> - and the node is not asked again before the refusal's time
+    -        offer                           -> pending
+    pending  refused `echo`                  -> pending  repeated with the echo, at most `REPEATS_MAX` times
+    pending  accepted, or reported           -> -        the replica is watched
+    pending  refused `lower_ballot`          -> -        concluded: the executor obeys a higher ballot
+    pending  refused otherwise, no answer    -> -        the node is not asked before the refusal's time
+    pending  the node is gone, or mastery    -> -
 
 Invariants: every order carries the mastery's ballot; reports of replicas are believed from the node that runs them
 only; what a report does not list is gone only if the report covers the service.

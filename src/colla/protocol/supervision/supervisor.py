@@ -2,11 +2,12 @@
 
 Transitions of one mastered service:
 
-    -          take                                     -> inventory (the survey of the candidacy goes on)
-    inventory  survey complete, or inventory_s over     -> acting: what runs is adopted, only then is anything started
-    acting     a change (report, presence, catalogue)   -> evaluated: `decision.decide`, then offers and stop orders
-    acting     an executor obeys a higher ballot        -> concluded `Outranked`
-    any        drop                                     -> -
+    -          take                                    -> inventory  the survey of the candidacy goes on
+    inventory  survey complete, or inventory_s over    -> acting     what runs is adopted; only now anything starts
+    acting     a change (report, presence, catalogue)  -> acting     `decision.decide`, then offers and stop orders
+    inventory  drop                                    -> -
+    acting     drop, or an executor obeys a higher     -> -          concluded `Outranked`
+    acting     take, by a new ballot of this node      -> inventory
 
 Invariants: nothing is launched before the inventory; at most one replica or offer per node and service; replicas on
 absent nodes are forgotten at once, those on doubtful ones are never counted as healthy; every order carries the ballot.
