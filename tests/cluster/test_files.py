@@ -264,7 +264,7 @@ async def _begun(computers: list[Computer]) -> list[Computer] | None:
 async def test_a_put_goes_on_after_its_node_and_its_client_were_killed(
     trio: list[Computer], tmp_path: Path
 ) -> None:
-    anna, ben, _ = trio
+    anna, *_ = trio
     source = make_file(tmp_path / "large", 256)
     command = [sys.executable, "-m", "colla", "put", "--home", str(anna.home), str(source), "large"]
     client = await asyncio.create_subprocess_exec(*command)

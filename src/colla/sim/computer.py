@@ -365,6 +365,7 @@ class Computer:
             self.settings.contribution,
             (),
             VERSION,
+            self.objects.remnants(),
         )
 
     def persist(self, effect: Persist, done: Callable[[Outcome], None]) -> None:

@@ -1,8 +1,9 @@
 """Objects on disks, without their bytes: who has which, how long it takes to fetch one, what damage does.
 
 A fetch asks several holders at once, over the links' wires, as `node/objects/transfer.py` does: the first that answers
-gives, piece by piece, and what else leaves its line waits for a piece and not for all; when nobody does, that costs a dial's time. If a holder breaks off, another goes on, and what came before is not
-lost. An object that is damaged is noticed when it is read, reported to the agents of that node, and gone.
+gives, piece by piece, and what else leaves its line waits for a piece and not for all; when nobody does, that costs a
+dial's time. If a holder breaks off, another goes on, and what came before is not lost, even if the process dies. An
+object that is damaged is noticed when it is read, and reported to the agents of that node; then a chunk of it is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from colla.kernel.effects import FetchObject
-from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
+from colla.kernel.events import Event, FetchFailed, FetchProgressed, ObjectDamaged, ObjectFetched
 from colla.model.ids import NodeId, ObjectId
 from colla.sim.disk import Disk
 from colla.sim.links import DIAL_TIMEOUT_S
@@ -26,6 +27,11 @@ STALL_TIMEOUT_S = 15.0
 """How long such a one is waited for when there is no other."""
 PIECE_S = 0.05
 """A transfer hands the line so much at a time, in seconds of its rate, and looks whether both ends are still there."""
+
+
+CHUNK_BYTES = 1024 * 1024
+"""What is missing of an object once damage was found."""
+PROGRESS_EVERY_S = 1.0
 
 
 class Holder(Station, Protocol):
@@ -43,6 +49,7 @@ class Transfer:
     left: list[NodeId]
     done: Callable[[Event], None]
     life: int
+    told_s: float
     bytes_left: float = -1.0
     size_bytes: int = 0
     why: str = "there is no holder"
@@ -63,6 +70,8 @@ class Objects:
         """`find` gives the computer of a node; `tell` reaches the agents here, if they run."""
         self.sizes: dict[ObjectId, int] = {}
         self.damaged: dict[ObjectId, None] = {}
+        self.missing: dict[ObjectId, float] = {}
+        """Objects that are here in part, and how many bytes of each are not."""
         self.fetched = 0
         self._world = world
         self._network = network
@@ -76,14 +85,20 @@ class Objects:
         """What a node finds on its disk when it starts."""
         return sorted(self.sizes.items())
 
+    def remnants(self) -> list[ObjectId]:
+        """Of what it finds only a part."""
+        return sorted(self.missing)
+
     def put(self, object_id: ObjectId, size_bytes: int) -> None:
         """The object is on this disk."""
         self.sizes[object_id] = size_bytes
+        self.missing.pop(object_id, None)
 
     def forget(self, object_id: ObjectId) -> None:
         """The object is removed."""
         self.sizes.pop(object_id, None)
         self.damaged.pop(object_id, None)
+        self.missing.pop(object_id, None)
 
     def damage(self, object_id: ObjectId) -> None:
         """Bits rot; nobody knows until somebody reads them."""
@@ -99,11 +114,14 @@ class Objects:
         self._life += 1
         self.sizes.clear()
         self.damaged.clear()
+        self.missing.clear()
 
     def read(self, object_id: ObjectId) -> bool:
         """Whether the object is here and sound; damage is reported, and the bad bytes go."""
         if object_id in self.damaged:
+            size_bytes = self.sizes[object_id]
             self.forget(object_id)
+            self.missing[object_id] = float(min(CHUNK_BYTES, size_bytes))
             self._tell(ObjectDamaged(object_id, "a chunk has another hash than its name"))
             return False
         return object_id in self.sizes
@@ -116,7 +134,8 @@ class Objects:
             done(ObjectFetched(effect.id, effect.object, self.sizes[effect.object]))
             return
         holders = [node for node in effect.holders if node != self._own_node()]
-        self._next(Transfer(effect, holders, done, self._life))
+        left = self.missing.get(effect.object, -1.0)
+        self._next(Transfer(effect, holders, done, self._life, self._world.now_s, left))
 
     def _own_node(self) -> NodeId | None:
         links = self._station.links
@@ -204,8 +223,16 @@ class Objects:
         transfer.bytes_left -= piece
         if transfer.bytes_left < 1:
             transfer.bytes_left = 0.0
+        self.missing[transfer.effect.object] = transfer.bytes_left
+        self._progressed(transfer)
         seconds = max(left_s, piece / rate)
         self._world.after(seconds, self._transfer, transfer, holder, node)
+
+    def _progressed(self, transfer: Transfer) -> None:
+        if self._world.now_s - transfer.told_s >= PROGRESS_EVERY_S:
+            transfer.told_s = self._world.now_s
+            done_bytes = transfer.size_bytes - int(transfer.bytes_left)
+            transfer.done(FetchProgressed(transfer.effect.id, transfer.effect.object, done_bytes))
 
     def _arrived(self, transfer: Transfer) -> None:
         object_id, size_bytes = transfer.effect.object, transfer.size_bytes

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from colla.kernel.effects import FetchObject
-from colla.kernel.events import Event, FetchFailed, ObjectDamaged, ObjectFetched
+from colla.kernel.events import Event, FetchFailed, FetchProgressed, ObjectDamaged, ObjectFetched
 from colla.model.ids import NodeId, ObjectId
 from colla.sim.disk import Disk
 from colla.sim.links import SimLinks
@@ -25,11 +25,19 @@ class Place:
     def __init__(self, world: World, network: Network, name: str, places: dict[NodeId, Place]) -> None:
         self.name, self.address, self.line, self.awake = name, f"10.0.0.1:{name}", LINE, True
         self.heard: list[Event] = []
+        self.progress: list[int] = []
         self.node = NodeId(name.encode())
         self.links: SimLinks | None = SimLinks(world, network, self.node, self, self)
         self.disk = Disk(world, Random(1))
-        self.objects = Objects(world, network, self.disk, self, places.get, self.heard.append)
+        self.objects = Objects(world, network, self.disk, self, places.get, self.hear)
         places[self.node] = self
+
+    def hear(self, event: Event) -> None:
+        """How far a fetch is, is heard now and then; `heard` keeps what else there is."""
+        if isinstance(event, FetchProgressed):
+            self.progress.append(event.done_bytes)
+        else:
+            self.heard.append(event)
 
     def link_opened(self, peer: NodeId, addresses: tuple[str, ...]) -> None: ...
     def link_closed(self, peer: NodeId, reason: str) -> None: ...
@@ -45,7 +53,7 @@ def places(world: World, network: Network) -> dict[str, Place]:
 
 def fetch(places: dict[str, Place], holders: str) -> None:
     nodes = tuple(places[name].node for name in holders)
-    places["a"].objects.fetch(FetchObject(1, SITE, nodes), places["a"].heard.append)
+    places["a"].objects.fetch(FetchObject(1, SITE, nodes), places["a"].hear)
 
 
 def test_fetching_takes_as_long_as_the_line(world: World, places: dict[str, Place]) -> None:
@@ -56,6 +64,20 @@ def test_fetching_takes_as_long_as_the_line(world: World, places: dict[str, Plac
     world.run(0.5)
     assert places["a"].heard == [ObjectFetched(1, SITE, 2_000_000)]
     assert places["a"].objects.held() == [(SITE, 2_000_000)]
+    assert places["a"].progress == sorted(places["a"].progress)
+    assert 900_000 < places["a"].progress[0] < 1_200_000
+
+
+def test_what_came_before_a_crash_need_not_come_again(world: World, places: dict[str, Place]) -> None:
+    places["b"].objects.put(SITE, 2_000_000)
+    fetch(places, "b")
+    world.run(1.0)
+    places["a"].objects.crash()
+    assert places["a"].objects.remnants() == [SITE]
+    fetch(places, "b")
+    world.run(1.2)
+    assert places["a"].heard == [ObjectFetched(1, SITE, 2_000_000)]
+    assert places["a"].objects.remnants() == []
 
 
 def test_the_next_holder_goes_on_where_one_broke_off(
@@ -135,7 +157,7 @@ def test_transfers_and_messages_share_the_line(
     world.run(0.5)
     waited_s = network.upload_s(places["b"], places["c"], 1000)
     assert 0.0 < waited_s <= PIECE_S + 0.01
-    places["c"].objects.fetch(FetchObject(2, SITE, (places["b"].node,)), places["c"].heard.append)
+    places["c"].objects.fetch(FetchObject(2, SITE, (places["b"].node,)), places["c"].hear)
     world.run(0.9)
     assert places["a"].heard == [], "half of the line is not enough to be through by now"
     world.run(0.9)
