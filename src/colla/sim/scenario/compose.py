@@ -24,7 +24,7 @@ NODES_WEIGHTS = (2, 6, 6, 4, 2, 1, 1)
 ENDS_S_MIN, ENDS_S_MAX = 8.0, 40.0
 KINDS_MIN, KINDS_MAX = 2, 9
 ACTS_MIN, ACTS_MAX = 3, 18
-SERVICES_MAX = 3
+SERVICES_WEIGHTS = (3, 2, 1)
 REPLICAS_MAX = 4
 CROWD_MAX = 3
 """People who come at about the same time."""
@@ -88,7 +88,9 @@ class Composer:
     def compose(self) -> Scenario:
         """The scenario of this seed."""
         rng = self._rng
-        services = tuple(self._first_service(number) for number in range(rng.randint(1, SERVICES_MAX)))
+        services = tuple(
+            self._first_service(number) for number in range(rng.choices((1, 2, 3), SERVICES_WEIGHTS)[0])
+        )
         names = list(self._draws)
         chosen = {name: self._draws[name][0] for name in rng.sample(names, rng.randint(KINDS_MIN, KINDS_MAX))}
         acts: list[Act] = []

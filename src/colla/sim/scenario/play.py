@@ -18,7 +18,7 @@ from colla.sim.group import GIVES, Failed, SimGroup
 from colla.sim.scenario.scenario import Scenario, write_scenario
 from colla.sim.scenario.stage import Stage
 
-MEETING_S = 3.0
+MEETING_S = 1.5
 """Those who joined know each other, and the first services run, after this time."""
 IDENTIFIERS = re.compile(r"b'(?:[^'\\]|\\.)*'|\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
 
