@@ -32,7 +32,7 @@ from colla.environments import protocol
 from colla.kernel import config
 from colla.model.contribution import Contribution
 from colla.node.api import ROUTES
-from colla.node.settings import Peer, Settings
+from colla.node.settings import AttachedProgram, Peer, Settings
 from colla.sim.lines import Line
 from colla.sim.scenario.acts.people import Gives
 from colla.sim.scenario.patterns import PresencePattern
@@ -385,6 +385,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit codes": exit_codes,
     "settings": lambda: described(Settings, words.SETTINGS),
     "settings peers": lambda: described(Peer, words.PEER),
+    "settings programs": lambda: described(AttachedProgram, words.PROGRAM),
     "settings contribution": lambda: described(Contribution, words.CONTRIBUTION),
     "colla.toml": lambda: described(deploying.FolderSettings, words.FOLDER),
     "colla.toml limits": lambda: described(deploying.LimitsSettings, words.LIMITS),

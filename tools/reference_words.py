@@ -18,6 +18,7 @@ SETTINGS = {
     "ticket": "The ticket while this computer has not been let in yet; empty afterwards.",
     "peers": "Whom to ask first, until the group has let this computer in.",
     "contribution": "What this computer gives: `colla contribute` writes it.",
+    "programs": "Execution environments that were attached: `colla environment add` writes it.",
 }
 
 PEER = {
@@ -41,6 +42,11 @@ CONTRIBUTION = {
     "relay": "The URL of the relay that this node runs for members who cannot meet, as `http://203.0.113.7:3340`; empty means none.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
+}
+
+PROGRAM = {
+    "kind": "The kind of services that it runs.",
+    "command": "The command that starts it, with whole paths.",
 }
 
 FOLDER = {

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 import colla
-from colla.cli import autostart, communication, computer, doctor, files, group, lab, services, up, use
+from colla.cli import (
+    autostart,
+    communication,
+    computer,
+    doctor,
+    environment,
+    files,
+    group,
+    lab,
+    services,
+    up,
+    use,
+)
 from colla.cli.command import GROUP_PANEL, SHARE_PANEL
 from colla.cli.simulate import app as simulate
 
@@ -82,6 +94,7 @@ communication.add(app)
 up.add(app, group_app)
 computer.add(app)
 autostart.add(app)
+environment.declare(app)
 doctor.add(app)
 lab.add(app)
 simulate.add(app)

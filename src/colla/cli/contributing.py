@@ -21,6 +21,7 @@ import typer
 from colla.cli.formats import GIB, list_text, parse_pairs, parse_size, size_text
 from colla.cli.output import Output
 from colla.model.contribution import ALL_AGENTS, GIVES_NOTHING, AgentKind, Contribution, gives_all
+from colla.model.service import KIND_PATTERN
 
 DISK_BYTES_REASONABLE = 10_000_000_000
 BUILT_IN = ("static", "process")
@@ -257,9 +258,10 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if names == (NONE,):
         return ()
-    if not names or not set(names) <= set(BUILT_IN):
+    if not names or not all(KIND_PATTERN.fullmatch(name) for name in names):
         raise typer.BadParameter(
-            f"{text!r}: this version has {list_text(BUILT_IN)} (or none)", param_hint="--environments"
+            f"{text!r}: name kinds of environments, as {list_text(BUILT_IN)} (or none)",
+            param_hint="--environments",
         )
     return names
 

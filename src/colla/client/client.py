@@ -6,12 +6,15 @@ from types import TracebackType
 
 from colla.client.communication_calls import CommunicationCalls
 from colla.client.computer_calls import ComputerCalls
+from colla.client.environment_calls import EnvironmentCalls
 from colla.client.group_calls import GroupCalls
 from colla.client.object_calls import ObjectCalls
 from colla.client.service_calls import ServiceCalls
 
 
-class Client(ComputerCalls, GroupCalls, ServiceCalls, ObjectCalls, CommunicationCalls):
+class Client(
+    ComputerCalls, GroupCalls, ServiceCalls, ObjectCalls, CommunicationCalls, EnvironmentCalls
+):
     """A connection to this computer's node in one group. Use it as an asynchronous context manager."""
 
     async def __aenter__(self) -> Client:

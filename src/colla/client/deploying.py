@@ -20,10 +20,11 @@ import msgspec
 from colla.client.folder_content import Content, read_content
 from colla.client.types import DeployRequest
 from colla.model.errors import CollaError
-from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
+from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_kind, check_name
 
 SETTINGS_NAME = "colla.toml"
 STATIC, PROCESS = "static", "process"
+NOT_YET = ("wasm", "container")
 SUPPORTED = (
     "Supported are a web site (static) and programs (process: a Procfile, a Python or a Node program)."
 )
@@ -201,9 +202,12 @@ def _recognise(
     path: Path, content: Content, environment: str, command: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...], str]:
     """The environment, the command, and what the folder is, in words."""
+    if environment in NOT_YET:
+        raise _not_yet(f"services of the environment {environment}")
     if environment not in ("", STATIC, PROCESS):
-        known = f"Known are {STATIC} and {PROCESS}."
-        raise CollaError("not_supported", f"There is no environment {environment!r} in this version.", known)
+        # A kind that somebody attached: only its own program knows what it needs of the folder.
+        check_kind(environment)
+        return environment, command, f"a service of the environment {environment}"
     if environment == STATIC:
         if command:
             hint = "Leave the command out, or choose the environment process."

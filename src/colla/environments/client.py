@@ -92,8 +92,11 @@ class EnvironmentClient:
         self._socket = ""
         self._streams: dict[int, aiohttp.ClientResponse] = {}
         """The streams that are being read now."""
+        self._bounds: dict[int, asyncio.Timeout] = {}
+        """Those of the calls under way."""
         self._returning = asyncio.Lock()
         self._detached = False
+        self._ending = False
         self._process: Identity | None = None
         self.allow_unsandboxed = allow_unsandboxed
         """Whether the owner of this computer agreed to programs without a sandbox; may change at any time."""
@@ -107,6 +110,7 @@ class EnvironmentClient:
         allow_unsandboxed: bool = False,
         isolation: str = "auto",
         program: tuple[str, ...] = (),
+        attempts: int = LAUNCH_ATTEMPTS_MAX,
     ) -> EnvironmentClient:
         """Attach to the living program of the runtime folder, or start one.
 
@@ -115,7 +119,7 @@ class EnvironmentClient:
         """
         own = (sys.executable, "-P", "-m", "colla.environments", kind, "--isolation", isolation)
         client = cls(kind, RuntimeFolder(runtime), allow_unsandboxed, program or own)
-        await client._attach_or_spawn()
+        await client._attach_or_spawn(attempts)
         return client
 
     @property
@@ -125,11 +129,11 @@ class EnvironmentClient:
 
     # --- the program -------------------------------------------------------------------------------------
 
-    async def _attach_or_spawn(self) -> None:
+    async def _attach_or_spawn(self, attempts: int = LAUNCH_ATTEMPTS_MAX) -> None:
         problem: Exception = EnvironmentFault(
             "environment_gone", f"The environment {self._kind} does not answer."
         )
-        for attempt in range(LAUNCH_ATTEMPTS_MAX):
+        for attempt in range(attempts):
             if attempt:
                 await asyncio.sleep(BACK_OFF_S * 2 ** (attempt - 1))
             try:
@@ -178,7 +182,9 @@ class EnvironmentClient:
 
     async def _disconnect(self) -> None:
         session, self._session = self._session, None
-        # aiohttp 3.14 leaves whoever reads a stream waiting for ever when its session is closed.
+        # aiohttp 3.14 leaves whoever waits for an answer or reads a stream waiting when its session is closed.
+        for bound in list(self._bounds.values()):
+            bound.reschedule(0.0)
         for response in list(self._streams.values()):
             response.content.set_exception(aiohttp.ClientConnectionError("let go"))
         if session is not None:
@@ -217,7 +223,7 @@ class EnvironmentClient:
     async def _bring_back(self, instance: str) -> None:
         """After the program with this instance was found gone; others may have brought it back meanwhile."""
         async with self._returning:
-            if self._detached:
+            if self._detached or self._ending:
                 raise EnvironmentFault("detached", f"The environment {self._kind} was let go.")
             if self.info.instance == instance:
                 await self._attach_or_spawn()
@@ -243,10 +249,14 @@ class EnvironmentClient:
         session = self._open_session()
         data = None if body is None else msgspec.json.encode(body)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as bound:
+                self._bounds[id(bound)] = bound
                 path = call.path.replace("{replica}", replica)
-                async with session.request(call.method, path, data=data, params=query) as response:
-                    raw = await response.read()
+                try:
+                    async with session.request(call.method, path, data=data, params=query) as response:
+                        raw = await response.read()
+                finally:
+                    del self._bounds[id(bound)]
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _Gone(f"{name}: {error!r}") from error
         if response.status >= 400:
@@ -424,7 +434,7 @@ class EnvironmentClient:
         try:
             await self._call_once("health", Health)
         except _Gone:
-            if not self._detached:
+            if not self._detached and not self._ending:
                 await self._bring_back(instance)
 
     async def detach(self) -> None:
@@ -436,6 +446,8 @@ class EnvironmentClient:
         """Stop every replica and the program, then let go; returns when it has ended, also if it was gone before."""
         if self._detached:
             return
+        # A call that finds the program gone from now on must not start another one.
+        self._ending = True
         with suppress(_Gone):
             await self._call_once(
                 "shut_down", Nothing, StopRequest(grace_s=grace_s), timeout_s=grace_s + CALL_TIMEOUT_S

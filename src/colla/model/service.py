@@ -12,6 +12,8 @@ from colla.model.errors import CollaError
 from colla.model.ids import MemberId, ObjectId, ServiceId
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+KIND_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+"""The name of a kind of execution environments."""
 REPLICAS_MAX = 64
 SECONDS_MAX = 24 * 3600.0
 CPUS_MAX = 65_536.0
@@ -98,3 +100,14 @@ def check_name(name: str) -> str:
             "Use 1 to 63 lower-case letters, digits and single hyphens, as in 'our-calendar'.",
         )
     return name
+
+
+def check_kind(kind: str) -> str:
+    """Return `kind` when it can name execution environments; raise `CollaError("bad_kind")`."""
+    if KIND_PATTERN.fullmatch(kind) is None:
+        raise CollaError(
+            "bad_kind",
+            f"{kind!r} cannot name a kind of environments.",
+            "Use 1 to 32 lower-case letters, digits and hyphens, as in 'static'.",
+        )
+    return kind

@@ -41,6 +41,7 @@ from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import CollaError
 from colla.model.ids import GroupId, NodeId
 from colla.node.api import Api
+from colla.node.attaching import check_given
 from colla.node.asking import Asking
 from colla.node.disk import check_room
 from colla.node.doors import Doors
@@ -126,7 +127,11 @@ class Node:
             self.change_settings(port=self.links.port)
         self.asking = Asking(self.post, lambda: self.runner.trouble if self.runner.resting else None)
         self.replicas = Replicas(
-            self.folder / "run", self.objects, self.post, lambda: self.core.contribution.unsandboxed
+            self.folder / "run",
+            self.objects,
+            self.post,
+            lambda: self.core.contribution.unsandboxed,
+            lambda kind: next((each.command for each in self.settings.programs if each.kind == kind), ()),
         )
         await self.replicas.open()
         self.core = self._make_core()
@@ -261,6 +266,7 @@ class Node:
         Raises `CollaError` (`bad_contribution`, `bad_gateway`, `port_in_use`, `disk_full`), and then nothing has changed.
         """
         check_contribution(contribution)
+        check_given(self, contribution)
         await self.doors.contribute(contribution.gateway)
         await self.relaying.contribute(contribution.relay)
         self.links.tell_address(contribution.address)

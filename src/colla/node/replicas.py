@@ -63,20 +63,30 @@ class Replicas:
     """See the module's docstring."""
 
     def __init__(
-        self, folder: Path, store: ObjectStore, post: Callable[[Event], None], unsandboxed: Callable[[], bool]
+        self,
+        folder: Path,
+        store: ObjectStore,
+        post: Callable[[Event], None],
+        unsandboxed: Callable[[], bool],
+        program: Callable[[str], tuple[str, ...]] = lambda kind: (),
     ) -> None:
-        self._folder = folder
+        """`program` is the command of a kind that is not built in."""
+        self.folder = folder
         self._notes_folder = folder / "notes"
         self._artifacts = folder / "artifacts"
         self._store = store
         self._post = post
         self._unsandboxed = unsandboxed
+        self._program = program
+        self._problems: dict[str, str] = {}
         self._clients: dict[str, EnvironmentClient] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._notes: dict[ReplicaId, Note] = {}
         self._endpoints: dict[ReplicaId, Endpoint] = {}
         self._artifact_locks: dict[str, asyncio.Lock] = {}
         self._attached = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set whenever an environment came or went."""
         self._empty = asyncio.Event()
 
     async def open(self) -> None:
@@ -90,6 +100,9 @@ class Replicas:
             client = self._clients.pop(kind, None)
             if client is not None:
                 await client.shut_down()
+                # Nothing of them is left, whether or not somebody asks about each.
+                for replica in [replica for replica, note in self._notes.items() if note.kind == kind]:
+                    await self._forget(replica)
         for kind in kinds:
             if kind not in self._keepers:
                 self._keepers[kind] = asyncio.create_task(self._keep(kind), name=f"environment {kind}")
@@ -101,6 +114,28 @@ class Replicas:
         """Wait until every wanted kind was attached or failed once."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._attached.wait(), timeout_s)
+
+    async def until_attached(self, kind: str, timeout_s: float) -> bool:
+        """Wait until this kind is attached; False when it still is not after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while kind not in self._clients:
+                    self._news.clear()
+                    await self._news.wait()
+        return kind in self._clients
+
+    def runtime_of(self, kind: str) -> Path:
+        """The runtime folder of a kind's program."""
+        return self.folder / kind
+
+    def info(self, kind: str) -> protocol.EnvironmentInfo | None:
+        """What the program of a kind says of itself; None while it is not attached."""
+        client = self._clients.get(kind)
+        return client.info if client is not None else None
+
+    def problem(self, kind: str) -> str:
+        """Why a kind is not attached, as far as that is known."""
+        return self._problems.get(kind, "")
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds that are attached and healthy now."""
@@ -184,8 +219,10 @@ class Replicas:
                     await client.delete(status.replica_id)
                     await self._forget(status.replica_id)
                     continue
-                self._endpoints[status.replica_id] = _endpoint(status.endpoint)
                 note = self._notes.get(status.replica_id)
+                if note is not None:
+                    # Without one it was forgotten while the list was made, or is nobody's: it will be stopped.
+                    self._endpoints[status.replica_id] = _endpoint(status.endpoint)
                 service = ServiceId(bytes.fromhex(note.service)) if note else ServiceId(b"")
                 version = note.version if note else 0
                 found.append(SurveyedReplica(status.replica_id, service, version, status.phase == "ready"))
@@ -212,9 +249,11 @@ class Replicas:
                 lines.append(f"{line.stream} {line.text}")
         return lines[-LOG_LINES_MAX:]
 
-    def count(self) -> int:
-        """How many replicas run here."""
-        return len(self._endpoints)
+    def count(self, kind: str | None = None) -> int:
+        """How many replicas run here, in all environments or one."""
+        if kind is None:
+            return len(self._endpoints)
+        return sum(one in self._notes and self._notes[one].kind == kind for one in self._endpoints)
 
     async def emptied(self, timeout_s: float) -> bool:
         """Wait until no replica runs here any more; False when some still do after `timeout_s`."""
@@ -240,16 +279,21 @@ class Replicas:
         while True:
             try:
                 client = await EnvironmentClient.launch(
-                    kind, self._folder / kind, allow_unsandboxed=self._unsandboxed()
+                    kind,
+                    self.runtime_of(kind),
+                    allow_unsandboxed=self._unsandboxed(),
+                    program=self._program(kind),
                 )
             except CollaError as error:
                 log.warning("the environment %s does not start: %s", kind, error)
+                self._problems[kind] = error.message
                 self._attached.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, REATTACH_MAX_S)
                 continue
             pause_s = REATTACH_FIRST_S
             self._clients[kind] = client
+            self._problems.pop(kind, None)
             if all(wanted in self._clients for wanted in self._keepers):
                 self._attached.set()
             self._tell_kinds()
@@ -291,6 +335,7 @@ class Replicas:
             self._clients[kind] = client
 
     def _tell_kinds(self) -> None:
+        self._news.set()
         self._post(EnvironmentsChanged(self.kinds()))
 
     # -- files ----------------------------------------------------------------------------------------------
@@ -319,7 +364,7 @@ class Replicas:
         temporary.replace(path)
 
     def _read_notes(self) -> None:
-        for folder in (self._folder, self._notes_folder, self._artifacts):
+        for folder in (self.folder, self._notes_folder, self._artifacts):
             folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._notes_folder.glob("*.json")):
             try:

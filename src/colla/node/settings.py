@@ -37,6 +37,13 @@ class Peer(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
 
 
+class AttachedProgram(msgspec.Struct, frozen=True):
+    """An execution environment that the owner attached: its kind and the command that starts it."""
+
+    kind: str
+    command: tuple[str, ...]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `settings.toml` says. `port` 0 means: choose one at the first start and keep it."""
 
@@ -51,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ticket: str = ""
     peers: tuple[Peer, ...] = ()
     contribution: Contribution = GIVES_NOTHING
+    programs: tuple[AttachedProgram, ...] = ()
 
 
 def read_settings(folder: Path) -> Settings:

@@ -103,7 +103,7 @@ def test_saying_nothing_is_noticed() -> None:
         Gives(memory="17GiB"),
         Gives(memory="9" * 400 + "TB"),
         Gives(disk="11TB"),
-        Gives(environments="static,cooking"),
+        Gives(environments="static,no good"),
         Gives(environments=","),
         Gives(label=["home"]),
         Gives(gateway="8080"),

@@ -10,6 +10,7 @@ import msgspec
 
 from colla.client.types.communication import *  # noqa: F403
 from colla.client.types.computer import *  # noqa: F403
+from colla.client.types.environments import *  # noqa: F403
 from colla.client.types.group import *  # noqa: F403
 from colla.client.types.objects import *  # noqa: F403
 from colla.client.types.services import *  # noqa: F403

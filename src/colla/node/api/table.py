@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from colla.node.api import communication, computer, group, objects, services
+from colla.node.api import communication, computer, environments, group, objects, services
 from colla.node.api.routes import Route
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
@@ -13,4 +13,5 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *services.ROUTES,
     *objects.ROUTES,
     *communication.ROUTES,
+    *environments.ROUTES,
 )
