@@ -1,4 +1,4 @@
-"""`python -m colla.environments static|process|wasm --runtime DIR [--isolation auto|bubblewrap|none]`.
+"""`python -m colla.environments static|process|wasm|container --runtime DIR [--isolation auto|bubblewrap|none]`.
 
 Starts one environment program in a runtime folder, prints its handshake and serves until it is ended.
 `python -m colla.environments openapi` prints the OpenAPI document.
@@ -33,6 +33,10 @@ def make_driver(kind: str, instance: str, folder: RuntimeFolder, isolation: str)
         from colla.environments.wasm import WasmDriver
 
         return WasmDriver(instance, folder)
+    if kind == "container":
+        from colla.environments.container import ContainerDriver
+
+        return ContainerDriver(instance, folder)
     return ProcessDriver(instance, folder, isolation)
 
 
@@ -52,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m colla.environments", description="An execution environment."
     )
-    parser.add_argument("kind", choices=["static", "process", "wasm", "openapi"])
+    parser.add_argument("kind", choices=["static", "process", "wasm", "container", "openapi"])
     parser.add_argument("--runtime", type=Path, help="folder for its socket and its replicas")
     parser.add_argument("--isolation", choices=["auto", "bubblewrap", "none"], default="auto")
     options = parser.parse_args(arguments)

@@ -51,7 +51,7 @@ START_PERIOD_S: Final = 10.0
 
 LimitName = Literal["memory_bytes", "cpus", "pids", "open_files"]
 Phase = Literal["starting", "ready", "unhealthy", "stopping", "exited"]
-Isolation = Literal["nothing-executed", "webassembly", "bubblewrap", "none"]
+Isolation = Literal["nothing-executed", "webassembly", "container", "bubblewrap", "none"]
 ExitReason = Literal["exited", "killed", "stopped", "out_of_memory", "not_started", "never_listened", "lost"]
 ReplicaSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"]

@@ -1,0 +1,215 @@
+"""The container environment: images that arrive as objects, run by the computer's Docker or Podman.
+
+A container has a read-only root, no capabilities, no network but its endpoint, and a small /tmp. The replica is a process of the
+process environment that runs `container_runner`, so that listener, log and recovery are the same as for any program; the container
+itself is found by its name whatever happened to that process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import colla
+from colla.environments.artifacts import check_artifact, count_artifact
+from colla.environments.container_engine import Engine, find_engine
+from colla.environments.container_runner import CONNECTED, OUT_OF_MEMORY, RunnerConfig
+from colla.environments.driver import fault
+from colla.environments.folders import Place, RuntimeFolder
+from colla.environments.images import read_image
+from colla.environments.process import ProcessDriver, ProcessReplica
+from colla.environments.protocol import (
+    PROTOCOL_VERSION,
+    EnvironmentInfo,
+    Exit,
+    LimitName,
+    Limits,
+    LogLine,
+    PrepareProgress,
+    ReplicaSignal,
+    ReplicaSpec,
+    ReplicaStats,
+    StopSignal,
+)
+
+OPEN_FOR_S: Final = 0.1
+"""A connection that is not refused for so long is one that somebody accepted."""
+RETRY_S: Final = 0.05
+SIGNALS_END: Final = 128 + 65
+"""Exit codes below it and above 128 stand for signals."""
+
+
+class ContainerReplica:
+    """One container, and the process that speaks for it."""
+
+    def __init__(self, inner: ProcessReplica, spec: ReplicaSpec, place: Place, engine: Engine) -> None:
+        self.handle = inner.handle
+        limits = spec.limits
+        self.limits_enforced: tuple[LimitName, ...] = tuple(
+            name for name in engine.limits if getattr(limits, name) is not None
+        )
+        self._inner = inner
+        self._spec = spec
+        self._place = place
+        self._engine = engine
+
+    async def until_listening(self) -> None:
+        """The proxy closes a connection at once while nobody listens inside."""
+        connected = self._place.path / CONNECTED
+        while not (connected.exists() and await self._accepts()):  # noqa: ASYNC110 - nobody tells when a program in a container listens
+            await asyncio.sleep(RETRY_S)
+
+    async def _accepts(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._place.endpoint))
+        except OSError:
+            return False
+        try:
+            async with asyncio.timeout(OPEN_FOR_S + RETRY_S):
+                began_s = time.monotonic()
+                data = await reader.read(1)
+                return bool(data) or time.monotonic() - began_s > OPEN_FOR_S
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+    async def until_exit(self) -> Exit:
+        exit = await self._inner.until_exit()
+        await asyncio.to_thread(self._engine.remove, self._spec.replica)
+        if (self._place.path / OUT_OF_MEMORY).exists():
+            message = "It needed more memory than it may have."
+            return msgspec.structs.replace(exit, reason="out_of_memory", message=message)
+        if exit.reason == "exited" and exit.code is not None and 128 < exit.code < SIGNALS_END:
+            number = exit.code - 128
+            # Not every engine says that memory ran out.
+            hint = ", as when memory runs out" if number == signals.SIGKILL else ""
+            message = f"It was ended by signal {number}{hint}."
+            return msgspec.structs.replace(exit, reason="killed", code=None, signal=number, message=message)
+        return exit
+
+    async def signal(self, signal: ReplicaSignal) -> None:
+        await self._inner.signal(signal)
+
+    async def stop(self, signal: StopSignal, grace_s: float) -> None:
+        await self._inner.stop(signal, grace_s)
+        await asyncio.to_thread(self._engine.remove, self._spec.replica)
+
+    def why_not_listening(self) -> str:
+        return f"nothing in the container listens on port {port_of(self._spec)}"
+
+    def stats(self) -> ReplicaStats:
+        seconds, memory_bytes, processes = self._engine.usage(self._spec.replica)
+        return ReplicaStats(
+            replica=self._spec.replica, cpu_seconds=seconds, memory_bytes=memory_bytes, processes=processes
+        )
+
+
+def port_of(spec: ReplicaSpec) -> int:
+    """Where the program in the container listens: what `PORT` says, else what its image exposes."""
+    said = spec.env.get("PORT", "")
+    if not said:
+        return read_image(Path(spec.artifact)).port
+    if not (said.isdigit() and 0 < int(said) < 65536):
+        raise fault("port_malformed", f"PORT={said!r} is no port.", "Give a number from 1 to 65535.")
+    return int(said)
+
+
+class ContainerDriver:
+    """Runs containers; see `Driver`."""
+
+    def __init__(self, instance: str, folder: RuntimeFolder) -> None:
+        """Raises `EnvironmentFault` where there is no engine."""
+        if sys.platform != "linux":
+            raise fault("not_supported", "The container environment runs on Linux only so far.")
+        self._processes = ProcessDriver(instance, folder, "none")
+        self._folder = folder
+        self._engine = find_engine(folder.path)
+        self._loading = asyncio.Lock()
+        self.info = EnvironmentInfo(
+            protocol_versions=(PROTOCOL_VERSION,),
+            kind="container",
+            version=colla.__version__,
+            instance=instance,
+            artifact_kinds=("folder",),
+            config_schema={
+                "type": "object",
+                "properties": {
+                    "command": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "instead of the image's",
+                    },
+                    "env": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
+            },
+            isolation="container",
+            network_modes=("isolated",),
+            limits_enforced=self._engine.limits,
+            capabilities=self._processes.info.capabilities,
+        )
+
+    def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
+        read_image(check_artifact(spec.artifact))
+        port_of(spec)
+        inner = spec if spec.command else msgspec.structs.replace(spec, command=("image",))
+        self._processes.check(inner, allow_unsandboxed=True)
+
+    async def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:
+        """Give the image to the engine."""
+        await self._load(check_artifact(artifact))
+        async for progress in count_artifact(artifact):
+            yield progress
+
+    async def _load(self, folder: Path) -> None:
+        # One at a time: two of the same image would fill the disk twice.
+        async with self._loading:
+            await asyncio.to_thread(self._engine.load, read_image(folder), self._folder.path)
+
+    async def launch(self, spec: ReplicaSpec, place: Place) -> ContainerReplica:
+        folder = check_artifact(spec.artifact)
+        await self._load(folder)
+        port = port_of(spec)
+        for note in (OUT_OF_MEMORY, CONNECTED):
+            (place.path / note).unlink(missing_ok=True)
+        config = RunnerConfig(
+            engine=self._engine.url,
+            image=str(folder),
+            replica=spec.replica,
+            command=spec.command,
+            env={
+                "PORT": str(port),
+                "HOST": "127.0.0.1",
+                "COLLA_SERVICE": spec.service,
+                "COLLA_REPLICA": spec.replica,
+            }
+            | spec.env,
+            limits=spec.limits,
+            port=port,
+            notes=str(place.path),
+        )
+        command = (sys.executable, "-P", "-m", "colla.environments.container_runner", config.encode())
+        inner = msgspec.structs.replace(spec, command=command, env={}, listen="fds", limits=Limits())
+        return ContainerReplica(await self._processes.launch(inner, place), spec, place, self._engine)
+
+    async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ContainerReplica | None:
+        found = await self._processes.adopt(spec, place, handle)
+        return None if found is None else ContainerReplica(found, spec, place, self._engine)
+
+    async def abandon(self, place: Place) -> None:
+        await self._processes.abandon(place)
+        with suppress(OSError):
+            await asyncio.to_thread(self._engine.remove, place.path.name)
+
+    def logs(self, place: Place, after: int) -> list[LogLine]:
+        return self._processes.logs(place, after)

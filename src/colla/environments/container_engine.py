@@ -1,0 +1,229 @@
+"""The container engine of this computer, Docker or Podman, behind one small interface (the Docker Engine API).
+
+Where only Podman's program is installed, it is asked to serve its API for us, in a process that outlives this program as
+containers do. Nothing is pulled: images come as objects of the group.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from colla.environments.driver import fault
+from colla.environments.images import Image
+from colla.environments.protocol import LimitName, Limits
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+LABEL: Final = "org.colla.replica"
+API_TIMEOUT_S: Final = 120
+SERVICE_START_S: Final = 10.0
+SOCKET_NAME: Final = "podman.sock"
+TEMPORARY_BYTES_MAX: Final = 64 << 20
+"""What a container may write to /tmp; it counts as its memory."""
+OPEN_FILES_DEFAULT: Final = 4096
+PROCESSES_DEFAULT: Final = 16384
+"""Of all containers of one user together; `pids` bounds each."""
+ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_LIMITS: Final[dict[LimitName, str]] = {
+    "memory_bytes": "MemoryLimit",
+    "cpus": "CpuCfsQuota",
+    "pids": "PidsLimit",
+}
+
+
+def container_name(replica: str) -> str:
+    """What the replica's container is called."""
+    return f"colla-{replica}"
+
+
+class Engine:
+    """One engine, found when this program started."""
+
+    def __init__(self, url: str) -> None:
+        """Raises `EnvironmentFault` when it does not answer."""
+        self.url = url
+        self._client = connect(url)
+        about: dict[str, Any] = self._client.info()
+        self.is_podman = "podman" in str(self._client.version().get("Components", "")).lower()
+        # What an engine says of limits is what the computer's control groups let it enforce.
+        self.limits: tuple[LimitName, ...] = (
+            *(name for name, key in _LIMITS.items() if about.get(key)),
+            "open_files",
+        )
+
+    def load(self, image: Image, scratch: Path) -> None:
+        """Give the image to the engine unless it has it. Raises `EnvironmentFault`."""
+        from docker.errors import APIError, DockerException, ImageNotFound
+
+        wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
+        if image.architecture and image.architecture != wanted:
+            text = f"The image is for {image.architecture}, and this computer is {wanted}."
+            raise fault("image_other_architecture", text, "Build it for this architecture too.")
+        try:
+            self._client.images.get(image.id)
+            return
+        except ImageNotFound:
+            pass
+        except DockerException as error:
+            raise engine_fault(error) from error
+        try:
+            with tempfile.TemporaryFile(dir=scratch) as file:
+                image.write_archive(file)
+                file.seek(0)
+                self._client.images.load(file)
+            self._client.images.get(image.id)
+        except (APIError, DockerException) as error:
+            raise fault(
+                "image_not_loaded", f"The container engine refused the image: {_text(error)}."
+            ) from error
+
+    def remove(self, replica: str) -> None:
+        """Kill and forget the replica's container, if there is one."""
+        from docker.errors import DockerException, NotFound
+
+        try:
+            self._client.containers.get(container_name(replica)).remove(force=True, v=True)
+        except NotFound:
+            return
+        except DockerException as error:
+            raise engine_fault(error) from error
+
+    def usage(self, replica: str) -> tuple[float | None, int | None, int | None]:
+        """Seconds of processor time, bytes of memory, processes; None for what cannot be told now."""
+        from docker.errors import DockerException
+
+        try:
+            said = self._client.containers.get(container_name(replica)).stats(stream=False)
+        except DockerException:
+            return None, None, None
+        nanoseconds = said.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
+        seconds = None if nanoseconds is None else nanoseconds / 1e9
+        return seconds, said.get("memory_stats", {}).get("usage"), said.get("pids_stats", {}).get("current")
+
+
+def connect(url: str) -> DockerClient:
+    """A client of the engine at `url`. Raises `EnvironmentFault`."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.DockerClient(base_url=url, timeout=API_TIMEOUT_S)
+        client.ping()
+    except DockerException as error:
+        raise engine_fault(error) from error
+    return client
+
+
+def engine_fault(error: Exception) -> Exception:
+    """The engine did not do what it was asked."""
+    return fault("engine_failed", f"The container engine failed: {_text(error)}.", retryable=True)
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(getattr(error, "explanation", "") or error).split())[:300].rstrip(".")
+
+
+def find_engine(runtime: Path) -> Engine:
+    """The engine of whoever runs this program: `DOCKER_HOST`, a running Podman or Docker, or Podman's own program.
+
+    Raises `EnvironmentFault` that says what to install.
+    """
+    tried: list[str] = []
+    for url in _known_urls(runtime):
+        try:
+            return Engine(url)
+        except Exception as error:
+            tried.append(f"{url}: {error}")
+    if shutil.which("podman"):
+        return Engine(_serve_podman(runtime))
+    what = f" ({'; '.join(tried)})" if tried else ""
+    raise fault("no_engine", f"There is no container engine here{what}.", "Install Podman or Docker.")
+
+
+def _known_urls(runtime: Path) -> list[str]:
+    if said := os.environ.get("DOCKER_HOST"):
+        return [said]
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    paths = [runtime / SOCKET_NAME, Path(own) / "podman" / SOCKET_NAME if own else None]
+    paths += [Path("/run/podman") / SOCKET_NAME if os.getuid() == 0 else None, Path("/var/run/docker.sock")]
+    return [f"unix://{path}" for path in paths if path is not None and path.exists()]
+
+
+def _serve_podman(runtime: Path) -> str:
+    """Start Podman's API in a session of its own; containers and whoever watches them need it when we are gone."""
+    path = runtime / SOCKET_NAME
+    path.unlink(missing_ok=True)
+    url = f"unix://{path}"
+    with (runtime / "podman.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["podman", "system", "service", "--time", "0", url],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + SERVICE_START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists():
+            with suppress(Exception):
+                connect(url).close()
+                return url
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    said = (runtime / "podman.log").read_text(errors="replace").strip().splitlines()
+    raise fault("no_engine", f"Podman does not serve its API: {said[-1] if said else 'it said nothing'}.")
+
+
+def _within(wanted: int, limit: int) -> int:
+    """No more than this process could have itself."""
+    hard = resource.getrlimit(limit)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def creation(
+    image: Image, replica: str, command: tuple[str, ...], env: dict[str, str], limits: Limits
+) -> dict[str, Any]:
+    """What the engine is asked for: nothing may be done but compute, answer, and write to a small /tmp."""
+    from docker.types import LogConfig, Ulimit
+
+    files = _within(limits.open_files or OPEN_FILES_DEFAULT, resource.RLIMIT_NOFILE)
+    processes = _within(PROCESSES_DEFAULT, resource.RLIMIT_NPROC)
+    return {
+        "image": image.id,
+        "name": container_name(replica),
+        "command": list(command) or None,
+        "environment": env,
+        "labels": {LABEL: replica},
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": f"size={TEMPORARY_BYTES_MAX},mode=1777"} | dict.fromkeys(image.volumes, "size=16m"),
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        # Programs in images like to listen on 80, as nobody in particular.
+        "sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
+        "mem_limit": limits.memory_bytes,
+        "memswap_limit": limits.memory_bytes,
+        "nano_cpus": None if limits.cpus is None else round(limits.cpus * 1e9),
+        "pids_limit": limits.pids,
+        "ulimits": [
+            Ulimit(name="nofile", soft=files, hard=files),
+            # Said, since Podman's own default is more than an unprivileged computer allows.
+            Ulimit(name="nproc", soft=processes, hard=processes),
+        ],
+        "log_config": LogConfig(type="none"),
+        "stdin_open": False,
+        "tty": False,
+        "init": shutil.which("catatonit") is not None or "docker" in os.environ.get("DOCKER_HOST", ""),
+        "detach": True,
+    }

@@ -1,0 +1,218 @@
+"""What a container replica runs beside its container: it starts it, speaks for it, and ends with it.
+
+`python -m colla.environments.container_runner CONFIG` is started by the process environment's bridge, which owns listener, log and
+recovery. It creates the container, passes on what it writes and the signals that come, and lets a second process
+(`container_runner --proxy PID PORT FOLDER`) accept on the inherited listener and connect inside the container's network, which has no other way
+in or out (Linux network namespaces; setns(2)). Without privileges it first enters the container's user namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from colla.environments.container_engine import connect, container_name, creation
+from colla.environments.images import read_image
+from colla.environments.protocol import Limits
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+LISTENER: Final = 3
+"""The first inherited socket (systemd's LISTEN_FDS)."""
+BLOCK_BYTES: Final = 64 << 10
+CONNECTIONS_MAX: Final = 256
+EX_UNAVAILABLE: Final = 69
+LAST_WORDS_S: Final = 2.0
+"""What a program wrote before its end may arrive this much after it."""
+OUT_OF_MEMORY: Final = "out-of-memory"
+"""A file with this name in the replica's folder says how it ended."""
+CONNECTED: Final = "connected"
+"""And one with this name that its endpoint leads into the container now."""
+
+
+class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the driver tells the runner; JSON in base 64 on its command line."""
+
+    engine: str
+    image: str
+    """The folder with the image."""
+    replica: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+    limits: Limits
+    port: int
+    notes: str
+    """The replica's folder."""
+
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
+
+
+def run(config: RunnerConfig) -> int:
+    """Run the container to its end; returns its exit code."""
+    from docker.errors import DockerException
+
+    client = connect(config.engine)
+    proxy: subprocess.Popen[bytes] | None = None
+    try:
+        _remove(client, config.replica)
+        image = read_image(Path(config.image))
+        asked = creation(image, config.replica, config.command, config.env, config.limits)
+        container = client.containers.create(**asked)
+        _pass_signals_on(config)
+        output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
+        copying = threading.Thread(target=_copy_output, args=(output,), name="output", daemon=True)
+        copying.start()
+        container.start()
+        container.reload()
+        proxy = _start_proxy(int(container.attrs["State"]["Pid"]), config)
+        code = int(container.wait()["StatusCode"])
+        copying.join(LAST_WORDS_S)
+        container.reload()
+        if container.attrs["State"].get("OOMKilled"):
+            (Path(config.notes) / OUT_OF_MEMORY).touch()
+        return code
+    except (DockerException, OSError) as error:
+        print(f"the container cannot be run: {error}", file=sys.stderr, flush=True)
+        return EX_UNAVAILABLE
+    finally:
+        if proxy is not None:
+            proxy.kill()
+            proxy.wait()
+        _remove(client, config.replica)
+
+
+def _remove(client: DockerClient, replica: str) -> None:
+    from docker.errors import NotFound
+
+    with suppress(NotFound):
+        client.containers.get(container_name(replica)).remove(force=True, v=True)
+
+
+def _pass_signals_on(config: RunnerConfig) -> None:
+    """Each signal in a thread with a client of its own: the handler interrupts a call on the other one."""
+
+    def send(number: int) -> None:
+        client = connect(config.engine)
+        client.containers.get(container_name(config.replica)).kill(signal=number)
+        client.close()
+
+    def handler(number: int, _frame: object) -> None:
+        threading.Thread(target=send, args=(number,), name="signal", daemon=True).start()
+
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(signal.Signals[name], handler)
+
+
+def _copy_output(output: Any) -> None:
+    for said, complained in output:
+        for file, data in ((1, said), (2, complained)):
+            if data:
+                os.write(file, data)
+
+
+def _start_proxy(pid: int, config: RunnerConfig) -> subprocess.Popen[bytes]:
+    module = "colla.environments.container_runner"
+    command = [sys.executable, "-P", "-m", module, "--proxy", str(pid), str(config.port), config.notes]
+    return subprocess.Popen(
+        command, pass_fds=(LISTENER,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+
+
+# -- the proxy ----------------------------------------------------------------------------------------------
+
+
+def enter_network(pid: int) -> None:
+    """Move this process into the network of another. Raises `OSError`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(name: str, kind: int) -> None:
+        file = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if libc.setns(file, kind) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"the container's {name} namespace: {os.strerror(number)}")
+        finally:
+            os.close(file)
+
+    if os.getuid() != 0:
+        enter("user", CLONE_NEWUSER)
+    enter("net", CLONE_NEWNET)
+
+
+class Proxy:
+    """Connects each connection of the listener with the port inside."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open = 0
+
+    async def serve(self, listener: socket.socket, notes: Path) -> None:
+        serving = await asyncio.start_unix_server(self._connected, sock=listener, limit=BLOCK_BYTES)
+        (notes / CONNECTED).touch()
+        await serving.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._open >= CONNECTIONS_MAX:
+            writer.transport.abort()
+            return
+        self._open += 1
+        inner: asyncio.StreamWriter | None = None
+        try:
+            inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._port, limit=BLOCK_BYTES)
+            await asyncio.gather(_pump(reader, inner), _pump(inner_reader, writer))
+        except OSError:
+            # Refused, or broken off by one side: the other learns it by the end of its connection.
+            writer.transport.abort()
+        finally:
+            self._open -= 1
+            writer.close()
+            if inner is not None:
+                inner.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(BLOCK_BYTES):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+def proxy(pid: int, port: int, notes: Path) -> int:
+    """Serve until killed."""
+    listener = socket.socket(fileno=os.dup(LISTENER))
+    listener.setblocking(False)
+    try:
+        enter_network(pid)
+    except OSError as error:
+        print(f"the container cannot be reached: {error}", file=sys.stderr, flush=True)
+        return EX_UNAVAILABLE
+    asyncio.run(Proxy(port).serve(listener, notes))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """The runner, or its proxy."""
+    if arguments[0] == "--proxy":
+        return proxy(int(arguments[1]), int(arguments[2]), Path(arguments[3]))
+    return run(msgspec.json.decode(base64.urlsafe_b64decode(arguments[0]), type=RunnerConfig))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""The container environment on this computer's Podman: what runs, what is kept from it, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import oci
+import psutil
+import pytest
+
+from colla.environments.folders import Place, Record, RuntimeFolder
+from colla.environments.protocol import EnvironmentFault, HealthCheck, Limits, ReplicaSpec
+
+pytestmark = pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works")
+
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+STORAGE_CONF = """
+[storage]
+driver = "vfs"
+graphroot = "{folder}/graph"
+runroot = "{folder}/run"
+"""
+SITE = ["/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/www"]
+
+
+class Bench:
+    """A driver with its folder, and what was launched."""
+
+    def __init__(self, folder: Path) -> None:
+        # Its import needs the docker package, an extra of ours.
+        from colla.environments.container import ContainerDriver
+
+        self.folder = folder
+        self.runtime = RuntimeFolder(folder / "runtime")
+        self.driver = ContainerDriver("instance", self.runtime)
+        self.replicas: list[Any] = []
+
+    def spec(self, command: list[str], files: dict[str, bytes] | None = None, **more: Any) -> ReplicaSpec:
+        artifact = self.folder / secrets.token_hex(4)
+        oci.write_folder(artifact, oci.image(command, files, **more.pop("image", {})))
+        more.setdefault("limits", Limits(memory_bytes=64 << 20, cpus=1.0, pids=32))
+        return ReplicaSpec(replica=secrets.token_hex(16), service="garden", artifact=str(artifact), **more)
+
+    async def launch(self, spec: ReplicaSpec) -> tuple[Any, Place]:
+        self.driver.check(spec, allow_unsandboxed=False)
+        place = self.runtime.place(spec.replica_id)
+        place.create(Record(spec=spec, started_at=time.time()))
+        replica = await self.driver.launch(spec, place)
+        self.replicas.append(replica)
+        return replica, place
+
+    async def said(self, place: Place, text: str) -> None:
+        async with asyncio.timeout(30.0):
+            while not any(text in line.text for line in self.driver.logs(place, 0)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Podman's storage in a folder of the test's own. Ends the service that serves its API, by its process id."""
+    folder = tmp_path_factory.mktemp("podman")
+    (folder / "containers.conf").write_text(CONTAINERS_CONF)
+    (folder / "storage.conf").write_text(STORAGE_CONF.format(folder=folder))
+    settings = {
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield folder
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if command[:3] == ["podman", "system", "service"] and str(folder) in command[-1]:
+            process.terminate()
+            process.wait(10)
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+async def bench(engine: Path) -> AsyncIterator[Bench]:
+    made = Bench(engine)
+    yield made
+    for replica in made.replicas:
+        await replica.stop("SIGTERM", 0.2)
+        await replica.until_exit()
+
+
+async def asked(place: Place, path: str = "/") -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(place.endpoint))) as session,
+        session.get(f"http://garden{path}") as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def test_an_image_serves(bench: Bench) -> None:
+    spec = bench.spec(SITE, {"www/index.html": b"from a container"}, health=HealthCheck(start_period_s=60.0))
+    progress = [line async for line in bench.driver.prepare(spec.artifact)]
+    assert progress[-1].done
+    replica, place = await bench.launch(spec)
+    async with asyncio.timeout(60.0):
+        await replica.until_listening()
+    assert await asked(place) == (200, "from a container")
+    assert replica.stats().memory_bytes
+    record = place.read()
+    assert record is not None
+    again = await bench.driver.adopt(record.spec, place, replica.handle)
+    assert again is not None
+    assert await asked(place) == (200, "from a container")
+    await replica.stop("SIGTERM", 0.2)
+    assert (await replica.until_exit()).reason == "stopped"
+    with pytest.raises(OSError):
+        await asked(place)
+
+
+async def test_what_a_container_is_kept_from(bench: Bench) -> None:
+    """It writes nowhere but to /tmp, has no capability, and no network but itself."""
+    script = """
+      touch /x 2>/dev/null || echo root is read-only
+      touch /tmp/x && echo tmp is writable
+      echo capabilities $(cat /proc/self/status | busybox grep CapEff)
+      echo privileges $(cat /proc/self/status | busybox grep NoNewPrivs)
+      echo interfaces $(ls /sys/class/net)
+      wget -T 2 -q -O- http://169.254.169.254/ || echo no network
+      ls /proc/1/root/home 2>/dev/null; echo variable $COLLA_SERVICE $GREETING
+      echo finished; sleep 60
+    """
+    _, place = await bench.launch(bench.spec(["/bin/sh", "-c", script], env={"GREETING": "hello"}))
+    await bench.said(place, "finished")
+    lines = [line.text for line in bench.driver.logs(place, 0)]
+    assert "root is read-only" in lines
+    assert "tmp is writable" in lines
+    assert "capabilities CapEff: 0000000000000000" in lines
+    assert "privileges NoNewPrivs: 1" in lines
+    assert "interfaces lo" in lines
+    assert "no network" in lines
+    assert "variable garden hello" in lines
+
+
+async def test_memory_is_bounded(bench: Bench) -> None:
+    if "memory_bytes" not in bench.driver.info.limits_enforced:
+        pytest.skip("this engine does not bound memory here, and says so")
+    replica, _ = await bench.launch(bench.spec(["/bin/tail", "-c", "200000000", "/dev/zero"]))
+    async with asyncio.timeout(60.0):
+        exit = await replica.until_exit()
+    assert exit.reason == "out_of_memory" or (exit.reason, exit.signal) == ("killed", 9), exit
+    assert "memory" in exit.message
+
+
+async def test_how_it_ended_is_told(bench: Bench) -> None:
+    replica, place = await bench.launch(bench.spec(["/bin/sh", "-c", "echo bye >&2; exit 7"]))
+    async with asyncio.timeout(60.0):
+        exit = await replica.until_exit()
+    assert (exit.reason, exit.code) == ("exited", 7)
+    assert [(line.stream, line.text) for line in bench.driver.logs(place, 0)] == [("stderr", "bye")]
+
+
+async def test_a_container_whose_runner_was_killed_is_not_left_behind(bench: Bench) -> None:
+    from colla.environments.container_engine import connect, container_name
+
+    spec = bench.spec(["/bin/sleep", "600"])
+    _, place = await bench.launch(spec)
+    client = connect(bench.driver._engine.url)
+    async with asyncio.timeout(60.0):
+        while not (place.path / "connected").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert client.containers.get(container_name(spec.replica)).status == "running"
+    await bench.driver.abandon(place)
+    names = [each.name for each in client.containers.list(all=True)]
+    assert container_name(spec.replica) not in names
+    client.close()
+
+
+async def test_images_that_cannot_be_run(bench: Bench) -> None:
+    spec = bench.spec(SITE, image={"architecture": "s390x"})
+    with pytest.raises(EnvironmentFault, match="is for s390x"):
+        await bench.launch(spec)
+    with pytest.raises(EnvironmentFault, match="is no port"):
+        await bench.launch(bench.spec(SITE, env={"PORT": "http"}))
