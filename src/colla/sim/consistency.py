@@ -24,7 +24,7 @@ LOOK_EVERY_S = 0.25
 
 def problems(group: SimGroup) -> list[str]:
     """What is not consistent now, as sentences that begin with (a) to (d); empty when everything is."""
-    members = [computer for computer in group.up() if group.joined(computer)]
+    members = members_of(group)
     if not members:
         return ["nobody is up"]
     found = _catalogues(members)
@@ -41,6 +41,17 @@ def problems(group: SimGroup) -> list[str]:
             if running.service not in known:
                 found.append(f"(c) {computer.name} runs a replica of something that does not exist")
     return found
+
+
+def members_of(group: SimGroup) -> list[Computer]:
+    """Who is up and belongs. Whom the others took out, and told so, does not, whatever it still holds."""
+    found = [computer for computer in group.up() if group.joined(computer)]
+    return [
+        one
+        for one in found
+        if not one.core.administration.why_out()
+        or any(other.core.membership.node(one.node) is not None for other in found if other is not one)
+    ]
 
 
 def _catalogues(members: list[Computer]) -> list[str]:
@@ -136,9 +147,7 @@ def _locations(members: list[Computer], service: Service) -> list[str]:
 
 def watch(group: SimGroup, *, anew: bool) -> None:
     """Somebody at every node is interested in every active service; `anew`: also where somebody was before."""
-    for computer in group.up():
-        if not group.joined(computer):
-            continue
+    for computer in members_of(group):
         for service in computer.core.catalogue.services():
             if service.active and (anew or not computer.core.user.is_watching(service.id)):
                 computer.ask(LocateService(service.id))

@@ -17,7 +17,7 @@ from colla.sim.scenario.act import Act
 from colla.sim.scenario.acts import computers as computer_acts
 from colla.sim.scenario.acts import environments, group_life, network, people
 from colla.sim.scenario.patterns import PresencePattern
-from colla.sim.scenario.scenario import FirstService, NodeGives, Scenario
+from colla.sim.scenario.scenario import FirstService, NodeGives, Scenario, SharedHome
 
 NODES = (2, 3, 4, 5, 6, 7, 8)
 NODES_WEIGHTS = (2, 6, 6, 4, 2, 1, 1)
@@ -31,6 +31,7 @@ CROWD_MAX = 3
 NODES_IN_ALL_MAX = 8
 PATTERN_SHARE = 0.12
 """Scenarios in which computers come and go by the hours of the day."""
+HOMES_SHARE = 0.12
 
 LINES = (HOME, HOME, HOME, LAN, Line(loss=0.01), Line(delay_s=0.06, jitter_s=0.02, loss=0.02))
 PERIODS: tuple[tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]], ...] = (
@@ -53,6 +54,7 @@ class Composer:
         self._joiners: list[str] = []
         self._disks_lost = 0
         self._mover = self._node()
+        self._homes = self._draw_homes()
         self._draws: dict[str, tuple[int, Callable[[float], list[Act]]]] = {
             "power-off": (4, self._power_off),
             "kill": (4, self._kill),
@@ -104,6 +106,7 @@ class Composer:
             nodes=self._count,
             election=self._election,
             line=rng.choice(LINES),
+            homes=self._homes,
             contributions=self._contributions(),
             services=services,
             presence=self._patterns(),
@@ -117,6 +120,14 @@ class Composer:
         name = f"s{number}"
         self._services.append(name)
         return FirstService(name=name, replicas=self._rng.randint(1, REPLICAS_MAX), node=self._node())
+
+    def _draw_homes(self) -> tuple[SharedHome, ...]:
+        """Now and then some live behind routers that let computers meet; the founder's is always reachable."""
+        if self._rng.random() >= HOMES_SHARE or self._count < 3:
+            return ()
+        inside = self._some(self._nodes[1:])
+        cut = self._rng.randint(1, len(inside))
+        return tuple(SharedHome(nodes=tuple(names)) for names in (inside[:cut], inside[cut:]) if names)
 
     def _contributions(self) -> tuple[NodeGives, ...]:
         """Now and then somebody gives less than everything; the first computer always gives all."""
@@ -256,6 +267,10 @@ class Composer:
 
     def _move(self, at_s: float) -> list[Act]:
         """Always the same one: when two move while neither is on, no message can tell them where the other is."""
+        if self._homes:
+            return self._break_links(
+                at_s
+            )  # Who is behind a router may be able to reach nobody but the one that moves.
         address = f"10.9.{self._rng.randint(0, 255)}.{self._rng.randint(1, 254)}:4000"
         return [computer_acts.Move(at_s=at_s, node=self._mover, address=address)]
 

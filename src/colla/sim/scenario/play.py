@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from colla.sim.checkers import SafetyChecks, Violation
-from colla.sim.consistency import settle
+from colla.sim.consistency import members_of, settle
 from colla.sim.group import GIVES, Failed, SimGroup
 from colla.sim.scenario.scenario import Scenario, write_scenario
 from colla.sim.scenario.stage import Stage
@@ -80,7 +80,14 @@ class Play:
     def form(self) -> None:
         """Found, join, deploy; then everybody gives what they give."""
         group, stage, scenario = self.group, self.stage, self.scenario
-        group.grow(scenario.nodes)
+        homes = {
+            name: home
+            for shared in scenario.homes
+            for home in (group.network.build_home(shared.nat, scenario.line),)
+            for name in shared.nodes
+        }
+        for number in range(1, scenario.nodes):
+            group.join(home=homes.get(f"n{number}"))
         group.run(MEETING_S)
         for service in scenario.services:
             computer = group[int(service.node[1:])]
@@ -104,16 +111,16 @@ class Play:
         """What differs between those who belong: (e) they hold the same records of every topic, know the same nodes, and
         everybody who was let in belongs, unless somebody was taken out.
         """
-        up = [one for one in self.group.up() if one.name not in self.stage.left]
-        members = [one for one in up if self.group.joined(one)]
+        members = members_of(self.group)
         if not members:
             return ["nobody belongs"]
         first, *others = members
-        held = first.core.foundation.book
+        held, found = first.core.foundation.book, []
         known = {info.id: None for info in first.core.membership.nodes()}
-        found = [f"{one.name} does not belong" for one in up if one.node not in known or one not in members]
-        if self.stage.out_of_the_group:
-            found = [f"{one.name} thinks that it belongs" for one in members if one.node not in known]
+        for one in self.group.up():
+            inside = one in members
+            if inside != (one.node in known) or not (inside or self.stage.out_of_the_group):
+                found.append(f"{one.name} does not belong")
         for one in others:
             book = one.core.foundation.book
             unlike = [topic for topic in book.topics if book.contents(topic) != held.contents(topic)]

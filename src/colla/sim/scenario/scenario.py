@@ -19,6 +19,7 @@ from msgspec import Meta
 from colla.kernel.config import Config
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.protocol.views import Election
+from colla.sim.homes import Nat
 from colla.sim.network import HOME, Line
 from colla.sim.scenario.act import Act, NodeName, Seconds, ServiceName
 from colla.sim.scenario.acts import computers, environments, group_life, network, people
@@ -82,6 +83,13 @@ class NodeGives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     gives: Gives
 
 
+class SharedHome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Computers that live together behind one router. The other computers are reachable by everybody."""
+
+    nodes: tuple[NodeName, ...]
+    nat: Nat = Nat.KEEPING
+
+
 class FirstService(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service that runs before anything happens, deployed at its owner's computer."""
 
@@ -103,6 +111,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     election: Election = Election.HASHING
     line: Line = HOME
     config: dict[str, float | int] = {}
+    homes: tuple[SharedHome, ...] = ()
     contributions: tuple[NodeGives, ...] = ()
     services: tuple[FirstService, ...] = ()
     presence: tuple[PresencePattern, ...] = ()
@@ -184,6 +193,7 @@ def problems_of(scenario: Scenario) -> Iterator[str]:
     services = {service.name: None for service in scenario.services}
     services |= {act.service: None for act in scenario.acts if isinstance(act, people.Create)}
     named: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+        *((f"$.homes[{n}]", one.nodes, ()) for n, one in enumerate(scenario.homes)),
         *((f"$.contributions[{n}]", (one.node,), ()) for n, one in enumerate(scenario.contributions)),
         *((f"$.services[{n}]", (one.node,), ()) for n, one in enumerate(scenario.services)),
         *((f"$.presence[{n}]", one.nodes, ()) for n, one in enumerate(scenario.presence)),
@@ -194,6 +204,8 @@ def problems_of(scenario: Scenario) -> Iterator[str]:
         yield from (
             f"there is no service {name!r} - at `{place}`" for name in of_services if name not in services
         )
+    if any("n0" in home.nodes for home in scenario.homes):
+        yield "the founder's computer is in no home, so that others can reach it - at `$.homes`"
     for number, act in enumerate(scenario.acts):
         if act.at_s > scenario.ends_s:
             yield f"the act comes after the end, at {scenario.ends_s:g} s - at `$.acts[{number}].at_s`"

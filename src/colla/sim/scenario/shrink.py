@@ -8,13 +8,14 @@ chance brings: it counts as failing when it fails with one of a few seeds. Invar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from colla.sim.network import HOME
+from colla.sim.scenario.patterns import PresencePattern
 from colla.sim.scenario.play import Outcome, run_scenario
-from colla.sim.scenario.scenario import FirstService, Scenario, problems_of
+from colla.sim.scenario.scenario import FirstService, Scenario, SharedHome, problems_of
 
 SEEDS_TRIED = 3
 """A reduction is given up when it fails with none of so many seeds."""
@@ -23,6 +24,7 @@ LATER_S = 3.0
 """So long after the last act the faults end."""
 ROUNDS_MAX = 6
 
+S = TypeVar("S", PresencePattern, SharedHome)
 Progress = Callable[[int, Scenario], None]
 
 
@@ -50,7 +52,7 @@ class Shrinking:
         """Reduce until nothing more can go, or the runs are used up."""
         for _ in range(ROUNDS_MAX):
             before = self.scenario
-            for name in ("acts", "presence", "contributions"):
+            for name in ("acts", "presence", "homes", "contributions"):
                 self._reduce_tuple(name)
             self._drop_services()
             self._drop_nodes()
@@ -104,7 +106,8 @@ class Shrinking:
                 nodes=scenario.nodes - 1,
                 acts=[act for act in scenario.acts if last not in act.nodes()],
                 contributions=[one for one in scenario.contributions if one.node != last],
-                presence=[one for one in scenario.presence if last not in one.nodes],
+                presence=[_without(one, last) for one in scenario.presence],
+                homes=[_without(one, last) for one in scenario.homes],
                 services=[
                     msgspec.structs.replace(one, node="n0") if one.node == last else one
                     for one in scenario.services
@@ -148,6 +151,11 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
     if first_s > 1.0:
         earlier = [msgspec.structs.replace(act, at_s=round(act.at_s - first_s, 3)) for act in scenario.acts]
         yield replaced(scenario, acts=earlier, ends_s=scenario.ends_s - first_s)
+
+
+def _without(shared: S, node: str) -> S:
+    """The pattern or home of the other computers."""
+    return msgspec.structs.replace(shared, nodes=tuple(name for name in shared.nodes if name != node))
 
 
 def _with(services: Sequence[FirstService], number: int, **changes: Any) -> list[FirstService]:
