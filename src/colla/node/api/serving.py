@@ -115,6 +115,12 @@ async def _asked(route: Route[Any, Any], request: web.Request) -> Any:
     if route.request is None:
         return None
     if route.in_query:
+        known = route.request.__struct_fields__
+        for name in request.query:
+            # Nobody sees what a misspelt name of a query leaves out.
+            if name not in known:
+                hint = f"It has these: {', '.join(known)}."
+                raise CollaError("bad_request", f"The query has no {name!r}.", hint)
         return msgspec.convert(dict(request.query), route.request, strict=False)
     return msgspec.json.decode(await request.read() or b"{}", type=route.request)
 
