@@ -8,7 +8,7 @@ forgetting is decided.
 from __future__ import annotations
 
 from colla.model.ids import ObjectId
-from colla.model.record import TOPIC_CATALOGUE, Key
+from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key
 from colla.protocol.catalogue.authority import authorised
 from colla.protocol.catalogue.bodies import KIND_SPEC, decode_spec
 from colla.protocol.naming.names import Names
@@ -25,9 +25,18 @@ class References:
         self._membership = membership
         self._catalogue = catalogue
         self._names = names
+        self._contents = (b"", b"")
+        self._of_services: dict[ObjectId, int] = {}
 
     def of_services(self) -> dict[ObjectId, int]:
         """The objects of existing services, older versions included, with their sizes in bytes."""
+        # All that they follow from are the records of two topics, which seldom change.
+        contents = (self._records.contents(TOPIC_CATALOGUE), self._records.contents(TOPIC_MEMBERSHIP))
+        if contents != self._contents:
+            self._contents, self._of_services = contents, self._look()
+        return self._of_services
+
+    def _look(self) -> dict[ObjectId, int]:
         found: dict[ObjectId, int] = {}
         for service in self._catalogue.services():
             versions = self._records.versions(TOPIC_CATALOGUE, Key(KIND_SPEC, service.id))

@@ -101,6 +101,7 @@ class Router:
         remnants: Sequence[ObjectId] = (),
     ) -> None:
         self.identity = identity
+        self._me = identity.node
         self.config = config
         self._own = Own(contribution, environments)
         self.foundation = Foundation(identity, config, rng, durable, held, self._own, version, remnants)
@@ -203,13 +204,15 @@ class Router:
         """Loop this node's messages to itself back until none is left."""
         effects: list[Effect] = []
         loops = 0
+        found, me = self.foundation, self._me
         while True:
-            self._merged(now)
+            if found.merged:
+                self._merged(now)
             drained = self.outbox.drain()
             if not drained:
                 return effects
             for effect in drained:
-                if isinstance(effect, Send) and effect.to == self.identity.node:
+                if isinstance(effect, Send) and effect.to == me:
                     loops += 1
                     if loops > LOOPS_MAX:
                         raise InvariantViolation("the agents of one node talk to each other without end")
@@ -489,7 +492,7 @@ class Router:
 
     def _heard(self, peer: NodeId, now: Instant) -> None:
         """Whatever a peer says proves that it lives."""
-        if peer != self.identity.node:
+        if peer != self._me:
             self.presence.heard(peer, now)
 
     def _drop(self, why: str) -> None:

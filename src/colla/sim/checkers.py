@@ -146,7 +146,9 @@ class SafetyChecks:
                 pass
 
     def _account(self, computer: Computer) -> Account:
-        account = self._accounts.setdefault(computer.name, Account())
+        account = self._accounts.get(computer.name)
+        if account is None:
+            account = self._accounts[computer.name] = Account()
         if account.wiped != computer.wiped:
             # Another disk: what was promised on the old one is forgotten with it.
             account = self._accounts[computer.name] = Account(wiped=computer.wiped)

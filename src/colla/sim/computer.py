@@ -128,6 +128,7 @@ class Computer:
         self.name = name
         self.address = address
         self.settings = settings
+        self._node = settings.identity.node
         self.config = config
         self._line = line
         self.clock = clock if clock is not None else Clock(world)
@@ -151,7 +152,7 @@ class Computer:
 
     @property
     def node(self) -> NodeId:
-        return self.settings.identity.node
+        return self._node
 
     @property
     def line(self) -> Line:

@@ -93,7 +93,8 @@ class Link:
 
     def send(self, source: End, frame: bytes, message: Message, *, datagram: bool) -> None:
         """One frame from that end to the other."""
-        network, target = self._network, self.other(source)
+        network, ends = self._network, self.ends
+        target = ends[1] if source is ends[0] else ends[0]
         one, other = source.links.station, target.links.station
         source.used_s = self._world.now_s
         network.count(len(frame), datagram)
@@ -473,7 +474,8 @@ class SimLinks:
 
     def arrived(self, link: Link, frame: bytes) -> None:
         """A frame came out of a link."""
-        peer = link.other(link.end_of(self)).links.node
+        one, other = link.ends
+        peer = other.links.node if one.links is self else one.links.node
         if self._peers[peer].link is link:
             self._network.delivered += 1
             self._listener.frame_received(peer, frame)

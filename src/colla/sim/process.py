@@ -204,6 +204,7 @@ class Process:
     # -- effects --------------------------------------------------------------------------------------------
 
     def _take(self, effects: list[Effect]) -> None:
+        perform = self._surroundings.perform
         for effect in effects:
             if not self.alive:
                 return
@@ -216,6 +217,9 @@ class Process:
                     self._surroundings.persist(effect, partial(self._durable, self._generation))
             elif self._waiting and not (isinstance(effect, Send) and effect.unbarriered):
                 self._waiting.append(effect)
+            elif self.trap is None:
+                self.performed += 1
+                perform(effect)
             else:
                 self._perform(effect)
 

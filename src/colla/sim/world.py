@@ -35,9 +35,7 @@ class Trace:
 
     def record(self, at_s: float, *parts: bytes) -> None:
         self.entries += 1
-        self._hasher.update(_MARK.pack(at_s))
-        for part in parts:
-            self._hasher.update(part)
+        self._hasher.update(_MARK.pack(at_s) + b"".join(parts))
 
     def digest(self) -> str:
         """The hash so far, in hexadecimal digits."""
@@ -66,7 +64,8 @@ class World:
         whoever asks makes sure that a call which came too late does nothing.
         """
         self._serial += 1
-        heapq.heappush(self._heap, (max(at_s, self.now_s), self._serial, call, arguments))
+        moment_s = at_s if at_s > self.now_s else self.now_s
+        heapq.heappush(self._heap, (moment_s, self._serial, call, arguments))
 
     def after(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
         """Let this happen in so many seconds."""
@@ -89,9 +88,9 @@ class World:
         return self.now_s - began_s
 
     def _run_to(self, until_s: float) -> None:
-        heap = self._heap
+        heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until_s:
-            at_s, _, call, arguments = heapq.heappop(heap)
+            at_s, _, call, arguments = pop(heap)
             self.now_s = at_s
             self.happened += 1
             call(*arguments)

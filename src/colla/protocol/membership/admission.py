@@ -122,7 +122,9 @@ class Admission:
     def accepted(self, peer: NodeId) -> bool:
         """Whether the peer may say more than admission messages; the node itself always may."""
         link = self._links.get(peer)
-        return peer == self._identity.node or (link is not None and link.accepted)
+        if link is not None and link.accepted:
+            return True
+        return peer == self._identity.node
 
     def has_link(self, peer: NodeId) -> bool:
         """Whether a link to the peer is open, accepted or not."""

@@ -60,6 +60,8 @@ class Neighbourhood:
         self._watched: dict[NodeId, None] = {}
         self._minds: tuple[NodeId, ...] | None = None
         self._changes_seen = -1
+        self._judged = (-1.0, -1.0)
+        """When everybody was judged last without anything to ask, and the longest silence then."""
         self._by_purpose: dict[str, tuple[NodeId, ...]] = {}
         self._partners: dict[NodeId, None] = {}
 
@@ -199,11 +201,13 @@ class Neighbourhood:
 
     def judge(self, now: Instant) -> list[NodeId]:
         """Probe who is late; returns those on whose silence the watchers agree."""
-        now_s, config, silent = now.boot_s, self._config, False
+        now_s, config, silent, longest_s = now.boot_s, self._config, False, -1.0
         late_after_s = config.late_after_s - CLOCK_GRAIN_S
         for node in self._minded():
             pair = self._pairs.begin(node, now_s)
             silence_s = pair.silence_s(now_s)
+            if silence_s > longest_s:
+                longest_s = silence_s
             if not silence_s or silence_s < late_after_s:
                 continue
             silent = silent or silence_s >= config.silence_s
@@ -215,17 +219,20 @@ class Neighbourhood:
                 # Those who watch it too have to be asked soon.
                 self._links.want(self.rings.watchers_of(node), now)
         if not silent and not self._watch.busy:
+            self._judged = (now_s, longest_s)
             return []
         watched = dict.fromkeys([*self._watched, *self._watch.doubted])
         return self._watch.step(watched, self.rings, now)
 
     def next_judgement_s(self, now_s: float) -> float:
         """When somebody will be late, or has to be probed or judged again."""
-        longest_s = -1.0
-        for node in self._minded():
-            pair = self._pairs.get(node)
-            if pair is not None:
-                longest_s = max(longest_s, pair.silence_s(now_s))
+        judged_s, longest_s = self._judged
+        if judged_s != now_s:
+            longest_s = -1.0
+            for node in self._minded():
+                pair = self._pairs.get(node)
+                if pair is not None:
+                    longest_s = max(longest_s, pair.silence_s(now_s))
         if longest_s < 0.0 or not (longest_s or self._config.heartbeats):
             return float("inf")
         return now_s + max(self._config.late_after_s - longest_s, self._config.probe_interval_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from colla.kernel.config import RecordConfig
 from colla.model.ids import LogId, NodeId, digest
@@ -30,6 +30,7 @@ class Topic:
         self._tombstone = tombstone
         self._config = config
         self._logs: dict[Log, HeldLog] = {}
+        self._sorted: tuple[HeldLog, ...] = ()
         self._by_key: dict[Key, list[Record]] = {}
         self._by_kind: dict[str, dict[Key, None]] = {}
         self._highest: dict[LogId, int] = {}
@@ -39,9 +40,12 @@ class Topic:
     def find(self, log: Log) -> HeldLog | None:
         return self._logs.get(log)
 
-    def logs(self) -> list[HeldLog]:
+    def logs(self) -> Sequence[HeldLog]:
         """All logs, sorted by name."""
-        return sorted(self._logs.values(), key=lambda held: held.name)
+        if len(self._sorted) != len(self._logs):
+            # Logs are never taken away.
+            self._sorted = tuple(sorted(self._logs.values(), key=lambda held: held.name))
+        return self._sorted
 
     def log_of(self, log: Log) -> HeldLog:
         """The log, made when it is new."""
