@@ -115,8 +115,8 @@ class Administration(Agent):
                 return administering.rename_computer(node, name)
             case RevokeTicket(author=author, ticket=ticket):
                 return administering.revoke(author, ticket)
-            case Depart():
-                return administering.leave(now)
+            case Depart(anyway=anyway):
+                return administering.leave(now, anyway=anyway)
             case _:
                 raise TypeError(f"not about who belongs: {request!r}")
 

@@ -55,7 +55,12 @@ class RevokeTicket(Request, frozen=True):
 
 
 class Depart(Request, frozen=True):
-    """This computer leaves for good, and with a member's last one the member. Answer: `GroupChanged`."""
+    """This computer leaves for good, and with a member's last one the member. Answer: `GroupChanged`.
+
+    The only administrator leaves `anyway` or not at all.
+    """
+
+    anyway: bool = False
 
 
 class AdoptService(Request, frozen=True):

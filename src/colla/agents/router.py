@@ -177,7 +177,7 @@ class Router:
         """What the service resolves as: its short name, or `name--member`."""
         if service.short:
             return service.name
-        owner = self.membership.member(service.owner)
+        owner = self.membership.member(service.owner) or self.membership.former_member(service.owner)
         return f"{service.name}--{owner.name if owner is not None else service.owner.hex()[:10]}"
 
     # -- the door -------------------------------------------------------------------------------------------
@@ -251,8 +251,8 @@ class Router:
                     agent.resumed(gap_s, now)
             case ContributionChanged(contribution=contribution):
                 self.contribute(contribution, now)
-            case EnvironmentsChanged(kinds=kinds):
-                self._own.attach(kinds)
+            case EnvironmentsChanged(kinds=kinds, isolation=isolation):
+                self._own.attach(kinds, isolation)
                 self._own_changed(now)
             case StopRequested():
                 for agent in self._agents.values():

@@ -17,6 +17,7 @@ from colla.cli import (
     files,
     group,
     lab,
+    membership,
     services,
     up,
     use,
@@ -86,6 +87,7 @@ def main(
 
 app.add_typer(group_app, name="group", rich_help_panel=GROUP_PANEL)
 group.add(app, group_app)
+membership.add(app)
 services.add(app)
 use.add(app)
 app.add_typer(object_app, name="object", rich_help_panel=SHARE_PANEL)

@@ -227,12 +227,15 @@ async def leave(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete its keys and files instead of keeping them.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also as the only administrator; the most senior member follows.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Leave the group with this computer. Needs no other computer and nobody's consent.
+    """Leave the group with this computer, for good. Needs no other computer and nobody's consent.
 
-    Its replicas move to others first (unless --now), it says goodbye, the node stops, and its folder is put aside. The
-    group's services and the other computers of yours stay.
+    Its replicas move to others first (unless --now), it says goodbye, the node stops, and its folder is put aside. Your other
+    computers stay; with the last one you leave the group, and your services stop unless somebody adopts them.
     """
     folder = here.folder()
     async with here.client() as client:
@@ -244,10 +247,7 @@ async def leave(
         if not yes and not here.out.ask("Leave?", default=False):
             raise CollaError("not_confirmed", "Nothing was changed.", "Confirm it, or give --yes.")
         with here.out.progress("replicas move to other computers, then goodbye"):
-            if now:
-                await client.shut_down()
-            else:
-                await client.leave()
+            await client.leave(now=now, anyway=anyway)
             await _ended(node.pid, LEAVE_TIMEOUT_S)
     kept = _put_aside(folder, here.home, delete=delete)
     if here.out.json:

@@ -45,11 +45,19 @@ async def invite(
         bool, typer.Option("--my-computer", help="For a further computer of mine, not for another person.")
     ] = False,
     expires: Annotated[str, typer.Option("--expires", help="How long it can be used: 12h, 7d, 2w.")] = "7d",
+    role: Annotated[
+        str, typer.Option("--role", help="What they become: administrator, member or guest.")
+    ] = "member",
+    uses: Annotated[int, typer.Option("--uses", min=1, help="How many may come with it.")] = 1,
+    member: Annotated[
+        str, typer.Option("--for", help="For a computer of this member, who lost theirs.", metavar="MEMBER")
+    ] = "",
     qr: Annotated[bool, typer.Option("--qr", help="Show a QR code as well.")] = False,
 ) -> None:
     """Invite a person, or a further computer of yours: prints two lines to paste into a chat.
 
-    The ticket lets one computer in. Treat it like a key: whoever has it can join until it expires or is used.
+    The ticket lets one computer in, or as many as --uses says. Treat it like a key: whoever has it can join until it expires,
+    is used, or is revoked (`colla tickets`). Guests use services, they offer none.
     """
     try:
         expiry_s = parse_duration(expires)
@@ -58,12 +66,17 @@ async def invite(
     if not 0 < expiry_s <= EXPIRY_S_MAX:
         raise typer.BadParameter("a ticket can be used for a year at most", param_hint="--expires")
     async with here.client() as client:
-        answer = await client.invite(InviteRequest(my_computer, expiry_s))
+        answer = await client.invite(InviteRequest(my_computer, expiry_s, role, uses, member))
     if here.out.json:
         here.out.answer(answer)
         return
-    whom = "another computer of yours" if my_computer else "one person"
-    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer.expires_s))
+    computers = "another computer" if uses == 1 else f"{uses} more computers"
+    whom = "one person" if uses == 1 else f"{uses} persons"
+    if my_computer or member:
+        whom = f"{computers} of {member or 'yours'}"
+    elif role != "member":
+        whom = f"{whom} as {role}"
+    until = moment_text(answer.expires_s)
     here.out.note(f"For {whom}, until {until}. Send these two lines; treat them like a key.")
     here.out.say(INSTALL_LINE)
     here.out.say(f"colla join {answer.ticket}")
@@ -84,18 +97,33 @@ def _qr_text(answer: InviteAnswer) -> str:
     return text.getvalue().rstrip("\n")
 
 
-async def members(here: Here) -> None:
-    """List the members of the group."""
+async def members(
+    here: Here,
+    former: Annotated[
+        bool, typer.Option("--former", help="Who was removed or left instead, and why.")
+    ] = False,
+) -> None:
+    """List the members of the group: their roles, whether they are here, and their computers."""
     async with here.client() as client:
         found = await client.members()
+        gone = await client.former_members() if former else ()
     if here.out.json:
-        here.out.answer(found)
-        return
-    here.out.table(("MEMBER", "ROLE", "HERE", "COMPUTERS"), [_member_row(member) for member in found])
+        here.out.answer(gone if former else found)
+    elif former:
+        rows = [(each.name, each.what, moment_text(each.at_s), each.text) for each in gone]
+        here.out.table(("MEMBER", "WAS", "AT", "WHY"), rows)
+    else:
+        here.out.table(("MEMBER", "ROLE", "HERE", "COMPUTERS"), [_member_row(member) for member in found])
+
+
+def moment_text(at_s: float) -> str:
+    """A moment, in local time to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
 def _member_row(member: MemberReport) -> tuple[str, ...]:
-    return member.name, member.role, "yes" if member.present else "no", list_text(member.nodes)
+    name = f"{member.name} (you)" if member.me else member.name
+    return name, member.role, "yes" if member.present else "no", list_text(member.nodes)
 
 
 async def nodes(here: Here) -> None:
@@ -194,8 +222,14 @@ def add(app: typer.Typer, group: typer.Typer) -> None:
     command(
         app,
         GROUP_PANEL,
-        examples=("colla invite", "colla invite --expires 12h --qr", "colla invite --my-computer"),
+        examples=(
+            "colla invite",
+            "colla invite --expires 12h --qr",
+            "colla invite --role guest --uses 20",
+            "colla invite --my-computer",
+            "colla invite --for ben",
+        ),
     )(invite)
-    command(app, GROUP_PANEL, examples=("colla members",))(members)
+    command(app, GROUP_PANEL, examples=("colla members", "colla members --former"))(members)
     command(app, GROUP_PANEL, examples=("colla nodes", "colla nodes --json | jq '.[].name'"))(nodes)
     command(app, GROUP_PANEL, examples=("colla status", "colla status --json"))(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from colla.client.administration_calls import AdministrationCalls
 from colla.client.communication_calls import CommunicationCalls
 from colla.client.computer_calls import ComputerCalls
 from colla.client.environment_calls import EnvironmentCalls
@@ -13,7 +14,13 @@ from colla.client.service_calls import ServiceCalls
 
 
 class Client(
-    ComputerCalls, GroupCalls, ServiceCalls, ObjectCalls, CommunicationCalls, EnvironmentCalls
+    ComputerCalls,
+    GroupCalls,
+    AdministrationCalls,
+    ServiceCalls,
+    ObjectCalls,
+    CommunicationCalls,
+    EnvironmentCalls,
 ):
     """A connection to this computer's node in one group. Use it as an asynchronous context manager."""
 

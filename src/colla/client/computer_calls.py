@@ -35,9 +35,9 @@ class ComputerCalls(Calls):
         """Try to reach a node of the group at this address."""
         await self._call("POST", "connect", types.Done, types.ConnectRequest(address))
 
-    async def leave(self) -> None:
+    async def leave(self, *, now: bool = False, anyway: bool = False) -> None:
         """Say goodbye and stop this node; its replicas stop too. Does not need any other node."""
-        await self._call("POST", "leave", types.Done)
+        await self._call("POST", "leave", types.Done, types.LeaveRequest(now, anyway))
 
     async def shut_down(self, *, keep_replicas: bool = False) -> None:
         """Stop the node; it comes back with `colla up`. Replicas stop too unless they are to be kept."""

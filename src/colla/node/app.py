@@ -20,6 +20,7 @@ import msgspec
 import colla
 from colla.access.forwards import Forwards
 from colla.access.tunnels import serve_tunnel
+from colla.agents.administration_requests import Depart
 from colla.agents.requests import Contribute, Contributed
 from colla.agents.router import Router
 from colla.kernel.codec import UnknownMessage
@@ -40,13 +41,14 @@ from colla.kernel.events import (
 from colla.model.contribution import Contribution, check_contribution
 from colla.model.errors import CollaError
 from colla.model.ids import GroupId, NodeId
+from colla.node import clock
 from colla.node.api import Api
-from colla.node.attaching import check_given
 from colla.node.asking import Asking
+from colla.node.attaching import check_given
 from colla.node.disk import check_room
 from colla.node.doors import Doors
-from colla.node.founding import add_founding, join_request
 from colla.node.files import Files
+from colla.node.founding import add_founding, join_request
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
 from colla.node.links.iroh_links import IrohLinks
@@ -73,8 +75,8 @@ OWN_OBJECTS_BYTES = 32 * 1024**3
 ADDRESS_CHECK_S = 5.0
 DISCOVERY_CHECK_S = 30.0
 CONTACT_S = 10.0
-JOIN_AGAIN_S = 5.0
 RESEAL_EVERY_S = 30.0
+JOIN_AGAIN_S = 5.0
 PASSING_HERE = ("timeout", "disk_full", "disk_failed", "unreadable", "internal")
 """What keeps this computer from joining for now, beside what the group may say."""
 ENVIRONMENTS_WAIT_S = 5.0
@@ -135,32 +137,32 @@ class Node:
         )
         await self.replicas.open()
         self.core = self._make_core()
+        self.fetches = Fetches(
+            self.identity.node, self.objects, lambda node: self.links.open_stream(node, OBJECT_STREAM)
+        )
         self.performer = NodePerformer(
             self.core.codec,
             self.links,
             self.store,
             self.objects,
-        self.fetches = Fetches(
-            self.identity.node, self.objects, lambda node: self.links.open_stream(node, OBJECT_STREAM)
-        )
+            self.fetches,
             self.replicas,
             self.asking,
             self.notices,
             lambda node: self.core.node_name(node),
         )
-            self.fetches,
         self.performer.connect(self.post)
         stack.push_async_callback(self.performer.close)
         self.runner = Runner(self.core, self.performer, self._restart_core, self._agents_failed)
+        scrubber = Scrubber(self.objects, self.folder / "objects")
+        self._scrubber = scrubber
+        self.files = Files(lambda: self.core, self.objects, self.fetches, scrubber, self.asking, self.post)
+        stack.push_async_callback(self.files.close)
         self.resolver = NodeResolver(lambda: self.core, self.links, self.asking)
         self.tunnels = NodeTunnels(self.identity.node, self.links, self.replicas.endpoint_of)
         self.doors = Doors(self.resolver, self.tunnels)
         stack.push_async_callback(self.doors.close)
         self.forwards = Forwards(self.resolver, self.tunnels, SystemRandom())
-        scrubber = Scrubber(self.objects, self.folder / "objects")
-        self._scrubber = scrubber
-        self.files = Files(lambda: self.core, self.objects, self.fetches, scrubber, self.asking, self.post)
-        stack.push_async_callback(self.files.close)
         stack.push_async_callback(self.forwards.close)
         self.limiter = UploadLimiter(None)
         self.relaying = Relaying(lambda: self.core, self.links)
@@ -179,12 +181,12 @@ class Node:
             self.settings.contribution,
             self.replicas.kinds(),
             colla.__version__,
+            [item.object for item in listed if not item.complete],
         )
 
     def _durable(self) -> Durable:
         durable = self.store.load()
         add_founding(self.folder, self.identity.group, durable)
-            [item.object for item in listed if not item.complete],
         return durable
 
     def _agents_failed(self, why: CollaError) -> None:
@@ -200,6 +202,7 @@ class Node:
         # The new agents know of no link that is open: whoever was linked greets them anew.
         self.links.close_all("the node starts again")
         self.core = self._make_core()
+        self.replicas.tell_kinds()
         self.post(self._whereabouts)
         return self.core
 
@@ -212,13 +215,13 @@ class Node:
             await self.replicas.attached(ENVIRONMENTS_WAIT_S)
             self._background_of(self._watch_addresses())
             self._background_of(keep_trimming())
+            self._background_of(self._scrubber.run())
+            self._background_of(self._reseal())
             running = asyncio.create_task(self.runner.run(), name="runner")
             self._background_of(self._meet_contacts())
             self._background_of(self._discover())
             await self._open_doors()
             await self.relaying.start(self.settings.contribution.relay)
-            self._background_of(self._scrubber.run())
-            self._background_of(self._reseal())
             await self.api.start()
             if self.settings.ticket:
                 self._background_of(self._join())
@@ -240,6 +243,9 @@ class Node:
     async def _goodbye(self, running: asyncio.Task[None]) -> None:
         # Followers wait for ever: closing the API waits for them in vain, while the group is told of nothing.
         self.notices.close()
+        self.asking.restart(
+            CollaError("not_running", "This computer's node stops.", "Start it with `colla up`.")
+        )
         await self.api.close()
         await self.doors.close()
         self.post(StopRequested())
@@ -276,11 +282,23 @@ class Node:
         await self.replicas.set_kinds(self._kinds(contribution))
         return answer
 
-    async def leave(self) -> None:
-        """Let the replicas move to other computers (for a while), then stop."""
-        contribution = msgspec.structs.replace(self.core.contribution, draining=True)
-        await self.asking.ask(Contribute(contribution))
-        await self.replicas.emptied(LEAVE_WAIT_S)
+    async def leave(self, *, now: bool = False, anyway: bool = False) -> None:
+        """Let the replicas move to other computers (for a while, or not), tell the group, then stop.
+
+        Raises `CollaError("last_administrator")`, unless it shall be `anyway`.
+        """
+        if self.joined:
+            self.core.foundation.administering.leave(clock.now(), anyway=anyway)
+        if not now:
+            contribution = msgspec.structs.replace(self.core.contribution, draining=True)
+            await self.asking.ask(Contribute(contribution))
+            await self.replicas.emptied(LEAVE_WAIT_S)
+        if self.joined:
+            try:
+                await self.asking.ask(Depart(anyway))
+            except CollaError as error:
+                # The owner leaves in any case; others see a computer that is down, and may retire it.
+                log.warning("the group was not told: %s", error)
         self.stop_wanted.set()
 
     def change_settings(self, **changes: object) -> None:
@@ -381,15 +399,6 @@ class Node:
         if not done.cancelled() and done.exception() is not None:
             log.error("a background activity failed", exc_info=done.exception())
 
-    # -- damage ---------------------------------------------------------------------------------------------
-
-    def _damaged(self, damage: Damage) -> None:
-        if not self.opened:
-            # Found while the disk is opened: such objects do not count as held when the agents start.
-            log.warning("damaged on this disk: %s", damage.why)
-            return
-        for object_id in damage.objects:
-            self.post(ObjectDamaged(object_id, damage.why))
     async def _reseal(self) -> None:
         """Computers of recipients that came later get the keys of what this member sealed for them."""
         while True:
@@ -399,6 +408,15 @@ class Node:
             ):  # Not joined, or not met anybody yet: the next time is soon enough.
                 await self.files.reseal_for_newcomers()
 
+    # -- damage ---------------------------------------------------------------------------------------------
+
+    def _damaged(self, damage: Damage) -> None:
+        if not self.opened:
+            # Found while the disk is opened: such objects do not count as held when the agents start.
+            log.warning("damaged on this disk: %s", damage.why)
+            return
+        for object_id in damage.objects:
+            self.post(ObjectDamaged(object_id, damage.why))
 
 
 class _Events:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 import colla
+from colla.agents.router import Router
 from colla.client import types
 from colla.model.contribution import Contribution
-from colla.model.ids import NodeId
+from colla.model.ids import MemberId, NodeId
 from colla.model.service import Service
 from colla.node import clock
 from colla.node.links.addresses import is_public, with_port
@@ -39,7 +40,7 @@ def node_report(node: Node) -> types.NodeReport:
         member=info.member.hex() if info is not None else "",
         member_name=member.name if member is not None else node.settings.member_name,
         joined=info is not None,
-        join_problem=node.join_problem,
+        join_problem=node.join_problem or ("" if info is not None else core.administration.why_out()),
         join_again=node.join_again,
         version=colla.__version__,
         pid=os.getpid(),
@@ -64,7 +65,8 @@ def member_reports(node: Node) -> tuple[types.MemberReport, ...]:
         nodes = [info for info in core.membership.nodes() if info.member == member.id]
         present = any(core.presence.is_present(info.id) for info in nodes)
         names = tuple(sorted(info.name for info in nodes))
-        reports.append(types.MemberReport(member.id.hex(), member.name, member.role, names, present))
+        me = any(info.id == node.identity.node for info in nodes)
+        reports.append(types.MemberReport(member.id.hex(), member.name, member.role, names, present, me))
     return tuple(sorted(reports, key=lambda report: report.name))
 
 
@@ -121,7 +123,7 @@ def service_report(node: Node, service: Service) -> types.ServiceReport:
     return types.ServiceReport(
         id=service.id.hex(),
         name=name,
-        owner=owner.name if owner is not None else "",
+        owner=owner.name if owner is not None else _former_name(core, service.owner),
         active=service.active,
         replicas_wanted=service.replicas,
         version=specification.version,
@@ -143,6 +145,12 @@ def service_reports(node: Node) -> tuple[types.ServiceReport, ...]:
     return tuple(sorted(reports, key=lambda report: report.name))
 
 
+def _former_name(core: Router, member: MemberId) -> str:
+    """How a member was called that does not belong any more."""
+    former = core.membership.former_member(member)
+    return former.name if former is not None else ""
+
+
 def status_report(node: Node) -> types.StatusReport:
     """The group at a glance, with what deserves attention."""
     computers, services = computer_reports(node), service_reports(node)
@@ -150,6 +158,11 @@ def status_report(node: Node) -> types.StatusReport:
     if node.join_problem:
         again = " It goes on trying." if node.join_again else ""
         warnings.append(f"This computer could not join the group: {node.join_problem}{again}")
+    elif out := node.core.administration.why_out():
+        warnings.append(
+            f"This computer does not belong to the group any more. {out} `colla leave` puts its folder aside; with a new"
+            " ticket it can join again, as a new computer."
+        )
     elif not node.joined and not node.settings.ticket:
         warnings.append(
             "The group does not know this node: its key is another one, or its files are gone. Restore its folder from"
@@ -158,6 +171,11 @@ def status_report(node: Node) -> types.StatusReport:
     warnings += node.notices.alarms()
     if node.runner.trouble is not None:
         warnings.append(str(node.runner.trouble))
+    for existing in node.core.catalogue.services():
+        former = node.core.membership.former_member(existing.owner)
+        if former is not None:
+            name = node.core.shown_name(existing)
+            warnings.append(f"{name} has stopped: {former.text} `colla adopt {name}` lets it run on.")
     for service in services:
         running = len(service.locations)
         if service.active and running < service.replicas_wanted:

@@ -140,7 +140,16 @@ def test_an_invitation_is_two_lines(colla: Colla, node: Any) -> None:
     node.answer("POST invite", types.InviteAnswer("colla1abc", "club", 2e9, 1))
     result = colla("invite", "--expires", "12h", "--my-computer")
     assert result.stdout == "pip install colla\ncolla join colla1abc\n"
-    assert node.bodies("POST invite") == [{"my_computer": True, "expiry_s": 43200.0}]
+    (asked,) = node.bodies("POST invite")
+    assert (asked["my_computer"], asked["expiry_s"], asked["role"], asked["uses"]) == (
+        True,
+        43200.0,
+        "member",
+        1,
+    )
+    colla("invite", "--role", "guest", "--uses", "20", "--for", "ben")
+    asked = node.bodies("POST invite")[-1]
+    assert (asked["role"], asked["uses"], asked["member"]) == ("guest", 20, "ben")
     picture = colla("invite", "--qr").stdout.splitlines()[2:]
     assert (
         len(picture) > 10
@@ -230,8 +239,9 @@ def test_leaving_is_confirmed_and_puts_the_folder_aside(colla: Colla, node: Any,
 
 
 def test_leaving_at_once_and_for_good(colla: Colla, node: Any, home: Path) -> None:
-    node.answer("POST shut-down", {})
-    assert colla("leave", "--yes", "--now", "--delete").exit_code == 0
+    node.answer("POST leave", {})
+    assert colla("leave", "--yes", "--now", "--delete", "--anyway").exit_code == 0
+    assert node.bodies("POST leave") == [{"now": True, "anyway": True}]
     assert not (home / "club").exists() and not (home / "left").exists()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from colla.client.types.administration import *  # noqa: F403
 from colla.client.types.communication import *  # noqa: F403
 from colla.client.types.computer import *  # noqa: F403
 from colla.client.types.environments import *  # noqa: F403

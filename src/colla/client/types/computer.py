@@ -55,6 +55,13 @@ class ConnectRequest(msgspec.Struct, frozen=True):
     address: str
 
 
+class LeaveRequest(msgspec.Struct, frozen=True):
+    """Leave for good. `now`: do not wait until the replicas have moved; `anyway`: also as the only administrator."""
+
+    now: bool = False
+    anyway: bool = False
+
+
 class ShutDownRequest(msgspec.Struct, frozen=True):
     """Stop the node; its replicas stop too unless they are to be kept."""
 

@@ -16,6 +16,7 @@ class MemberReport(msgspec.Struct, frozen=True):
     role: str
     nodes: tuple[str, ...]
     present: bool
+    me: bool = False
 
 
 class ComputerReport(msgspec.Struct, frozen=True):
@@ -50,10 +51,15 @@ class StatusReport(msgspec.Struct, frozen=True):
 
 
 class InviteRequest(msgspec.Struct, frozen=True):
-    """Issue a ticket for one person, or for a further computer of the member."""
+    """Issue a ticket for `uses` persons, who come with `role`; or for further computers, one's own (`my_computer`) or
+    those of `member` (a name), who lost theirs.
+    """
 
     my_computer: bool = False
     expiry_s: float = 7 * 24 * 3600.0
+    role: str = "member"
+    uses: int = 1
+    member: str = ""
 
 
 class InviteAnswer(msgspec.Struct, frozen=True):

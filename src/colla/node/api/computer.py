@@ -34,8 +34,8 @@ async def _connect(call: Call[types.ConnectRequest]) -> types.Done:
     return types.Done()
 
 
-async def _leave(call: Call[None]) -> types.Done:
-    await call.node.leave()
+async def _leave(call: Call[types.LeaveRequest]) -> types.Done:
+    await call.node.leave(now=call.body.now, anyway=call.body.anyway)
     return types.Done()
 
 
@@ -78,7 +78,15 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         types.Done,
         types.ConnectRequest,
     ),
-    Route("POST", "leave", "Say goodbye and stop this node, its replicas too.", _leave, types.Done),
+    Route(
+        "POST",
+        "leave",
+        "Leave the group with this computer, for good, and stop its node.",
+        _leave,
+        types.Done,
+        types.LeaveRequest,
+        ("last_administrator",),
+    ),
     Route(
         "POST",
         "shut-down",

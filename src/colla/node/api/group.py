@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from colla.agents.requests import InvitePerson, TicketIssued
 from colla.client import types
+from colla.model.ids import MemberId
 from colla.node import reports
+from colla.node.api.administration import member_called
 from colla.node.api.routes import Call, Route
 from colla.node.api.services import locate_all
 from colla.protocol.membership.tickets import read_ticket
@@ -26,7 +28,11 @@ async def _nodes(call: Call[None]) -> tuple[types.ComputerReport, ...]:
 
 
 async def _invite(call: Call[types.InviteRequest]) -> types.InviteAnswer:
-    issued: TicketIssued = await call.ask(InvitePerson(call.body.my_computer, call.body.expiry_s))
+    body = call.body
+    member = member_called(call, body.member) if body.member else MemberId(b"")
+    issued: TicketIssued = await call.ask(
+        InvitePerson(body.my_computer, body.expiry_s, body.role, body.uses, member)
+    )
     ticket = read_ticket(issued.text)
     return types.InviteAnswer(issued.text, ticket.group_name, ticket.expires_s, issued.copies)
 
@@ -38,10 +44,10 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(
         "POST",
         "invite",
-        "Issue a ticket for a person, or for a further computer of the member.",
+        "Issue a ticket for persons, or for further computers of a member.",
         _invite,
         types.InviteAnswer,
         types.InviteRequest,
-        ("not_allowed",),
+        ("not_allowed", "not_found", "bad_role", "bad_uses", "bad_expiry", "no_address"),
     ),
 )

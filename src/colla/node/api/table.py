@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from colla.node.api import communication, computer, environments, group, objects, services
+from colla.node.api import administration, communication, computer, environments, group, objects, services
 from colla.node.api.routes import Route
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *computer.ROUTES,
     *group.ROUTES,
+    *administration.ROUTES,
     *services.ROUTES,
     *objects.ROUTES,
     *communication.ROUTES,

@@ -81,12 +81,19 @@ class Administering:
         _check_reason(reason)
         return Retired(node, reason, now.wall_s, self._places([node]), self._kept([node]), self._past())
 
-    def leave(self, now: Instant) -> Removed | Retired:
-        """Leave with this computer; with the last one of its member the member leaves too."""
+    def leave(self, now: Instant, *, anyway: bool = False) -> Removed | Retired:
+        """Leave with this computer; with the last one of its member the member leaves too.
+
+        Raises `last_administrator` unless it shall be `anyway`: then the most senior member follows.
+        """
         info = self._computer(self._node)
+        nodes = self._membership.nodes_of(info.member)
         if self._others_of(info):
-            return self.retire(self._node, "", now)
-        return self.remove(info.member, "", now)
+            nodes = (self._node,)
+            return Retired(self._node, "", now.wall_s, self._places(nodes), self._kept(nodes), self._past())
+        if not anyway:
+            self._keep_an_administrator(info.member, "Name another one first")
+        return Removed(info.member, "", now.wall_s, self._places(nodes), self._kept(nodes), self._past())
 
     def revoke(self, author: NodeId, ticket: TicketKey) -> Revoked:
         """Let a ticket admit nobody any more. Raises `not_allowed`, `not_found`, `no_change`."""

@@ -17,7 +17,7 @@ Whoever is administrator is told by the acts in the fact's own past; if these le
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from colla.model.ids import MemberId, NodeId
 from colla.protocol.membership.bodies import (
@@ -172,6 +172,8 @@ class Judging:
                 self._kept[place] = frozenset(kept)
             case Renamed():
                 pass
+            case _:
+                assert_never(fact.body)
 
     def _note_seen(self, place: int, act: Appointed | Removed | Retired) -> None:
         seen = {entry.log: entry.number for entry in act.through}
@@ -257,6 +259,8 @@ class Judging:
                 needed = Role.GUEST if subject == mine else Role.ADMINISTRATOR
             case Renamed(subject=subject):
                 needed = self._own_or_administrator(mine, NodeId(subject))
+            case _:
+                assert_never(body)
         return [Need(node, mine, needed, past)]
 
     def _own_or_administrator(self, mine: MemberId, node: NodeId) -> Role:

@@ -42,6 +42,7 @@ from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 __all__ = ["Fact", "Former", "Roster", "TicketStanding", "read_fact", "resolve"]
 
 SUFFIX_HEX = 4
+_VOID_TICKET = "Whoever invited or admitted it had no right to it (any more). Ask for a new ticket."
 
 
 class Former(msgspec.Struct, frozen=True):
@@ -109,6 +110,8 @@ class Roster:
     """Of each valid appointment, up to where its author had seen the member's logs."""
     renamings: dict[bytes, int] = field(default_factory=dict)
     """The greatest revision of a name, by its subject."""
+    names: dict[bytes, str] = field(default_factory=dict)
+    """The names that were given later, by their subjects."""
 
     @property
     def election(self) -> Election:
@@ -176,7 +179,7 @@ def _note_ends(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> Non
 def _name_all(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None:
     """Fill in members and nodes, eldest first, so that the elder keeps a name that both claim."""
     roles, valid = judging.roles, judging.roles.valid
-    names = _renamed(roster, facts, judging)
+    roster.names = _renamed(roster, facts, judging)
     member_names: dict[str, MemberId] = {}
     node_names: dict[str, NodeId] = {}
     roster.heir = roles.heir(valid)
@@ -184,7 +187,7 @@ def _name_all(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None
         if roles.removals(member, valid):
             continue
         role = Role.ADMINISTRATOR if member == roster.heir else roles.of(member, valid)
-        name = _unique(names.get(member, member_claim(roster, member)), member, member_names)
+        name = _unique(member_claim(roster, member), member, member_names)
         member_names[name] = member
         roster.members[member] = MemberInfo(member, name, role, seniority=len(roster.members))
     for belonging in sorted(roles.grounds, key=lambda one: (roles.grounds[one].seniority, one)):
@@ -193,7 +196,7 @@ def _name_all(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> None
             continue
         if roles.retirements(node, valid):
             continue
-        name = _unique(names.get(node, node_claim(roster, belonging)), node, node_names)
+        name = _unique(node_claim(roster, belonging), node, node_names)
         node_names[name] = node
         roster.nodes[node] = NodeInfo(node, member, name)
 
@@ -212,18 +215,21 @@ def _renamed(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> dict[
 
 
 def member_claim(roster: Roster, member: MemberId) -> str:
-    """How the member wants to be called by the eldest of its grounds that says so."""
+    """How the member is to be called: by the last renaming, else by the eldest of its grounds that says so."""
     assert roster.founding is not None
+    if member in roster.names:
+        return roster.names[member]
     if member == roster.founding.member:
         return roster.founding.member_name
-    said = [ground for one, ground in roster.grounds.items() if one[1] == member and ground.role]
-    eldest = min(said, key=lambda ground: ground.seniority, default=None)
-    return eldest.claim.member_name if eldest is not None and eldest.claim is not None else Role.MEMBER.value
+    claims = [roster.grounds[one].claim for one in roster.roles.came_with(member)] if roster.roles else []
+    return next((claim.member_name for claim in claims if claim is not None), Role.MEMBER.value)
 
 
 def node_claim(roster: Roster, belonging: Belonging) -> str:
-    """How the node called itself when it came."""
+    """How the node is to be called: by the last renaming, else as it called itself when it came."""
     assert roster.founding is not None
+    if belonging[0] in roster.names:
+        return roster.names[belonging[0]]
     claim = roster.grounds[belonging].claim
     return claim.node_name if claim else roster.founding.node_name
 
@@ -245,24 +251,24 @@ def _note_former(roster: Roster, facts: tuple[Fact, ...], judging: Judging) -> N
         fact = facts[place]
         match fact.body:
             case Removed(member=member, reason=reason, removed_s=at_s) if judging.roles.knows(member):
+                name = member_claim(roster, member)
                 left = _author_member(roster, fact) == member
-                text = "It left the group." if left else f"{_by(roster, fact)} removed it from the group."
-                former = Former(
-                    "left" if left else "removed", member_claim(roster, member), _with(text, reason), at_s
+                said = (
+                    f"{name} left the group" if left else f"{_by(roster, fact)} removed {name} from the group"
                 )
+                former = Former("left" if left else "removed", name, _with(said, reason), at_s)
                 roster.former_members.setdefault(member, former)
                 for node in judging.roles.nodes_of(member):
-                    name = node_claim(roster, (node, member))
-                    roster.former_nodes.setdefault(node, msgspec.structs.replace(former, name=name))
+                    computer = node_claim(roster, (node, member))
+                    roster.former_nodes.setdefault(node, msgspec.structs.replace(former, name=computer))
             case Retired(node=node, reason=reason, retired_s=at_s):
                 belonging = judging.roles.first_belonging(node)
                 if belonging is None:
                     continue
+                name = node_claim(roster, belonging)
                 left = fact.author == node
-                text = "It left the group." if left else f"{_by(roster, fact)} retired this computer."
-                former = Former(
-                    "left" if left else "retired", node_claim(roster, belonging), _with(text, reason), at_s
-                )
+                said = f"{name} left the group" if left else f"{_by(roster, fact)} retired {name}"
+                former = Former("left" if left else "retired", name, _with(said, reason), at_s)
                 roster.former_nodes.setdefault(node, former)
             case _:
                 pass
@@ -280,15 +286,15 @@ def _refused(roster: Roster, admitted: Admitted, judging: Judging) -> Former | N
     claim = admitted.claim
     standing = roster.tickets.get((claim.author, claim.ticket))
     if standing is None:
-        return None
+        known = judging.roles.first_belonging(claim.author) is not None
+        return Former("ticket_void", claim.node_name, _VOID_TICKET) if known else None
     if standing.holders and claim.node not in standing.holders and len(standing.holders) >= standing.uses:
         others = ", ".join(holder.hex()[:10] for holder in standing.holders)
         text = f"Its ticket was used too often, and the member who invited gave it to node {others}."
         return Former("ticket_raced", claim.node_name, f"{text} Ask for a new ticket.")
     if standing.revoked:
         return Former("ticket_revoked", claim.node_name, "Its ticket was revoked. Ask for a new ticket.")
-    text = "Whoever invited or admitted it does not belong to the group any more. Ask for a new ticket."
-    return Former("ticket_void", claim.node_name, text)
+    return Former("ticket_void", claim.node_name, _VOID_TICKET)
 
 
 def _author_member(roster: Roster, fact: Fact) -> MemberId | None:
@@ -304,7 +310,7 @@ def _by(roster: Roster, fact: Fact) -> str:
 
 
 def _with(text: str, reason: str) -> str:
-    return f"{text} {reason}" if reason else text
+    return f"{text}: {reason.rstrip('.')}." if reason else f"{text}."
 
 
 def _claimed(fact: Fact) -> NodeId:

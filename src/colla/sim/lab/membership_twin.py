@@ -7,6 +7,7 @@ its verdicts with the real ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from colla.model.ids import MemberId, NodeId
 from colla.protocol.membership.bodies import (
@@ -164,6 +165,8 @@ class _Twin:
                     own = self.owner(author) == mine
                 case Renamed(subject=subject, is_member=is_member):
                     own = (subject if is_member else self.owner(NodeId(subject))) == mine
+                case _:
+                    assert_never(body)
             role = Role.GUEST if own else Role.ADMINISTRATOR
         return [(fact.author, mine, role, past)]
 

@@ -68,7 +68,6 @@ class Book:
             check_record(record)
             self.held[record.digest] = record
 
-
     def seen(self, nodes: Sequence[NodeId]) -> list[tuple[bytes, int]]:
         highest: dict[bytes, int] = {}
         for record in self.held.values():
