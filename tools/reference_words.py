@@ -40,6 +40,10 @@ CONTRIBUTION = {
     "gateway": "`ADDRESS:PORT` where everybody reaches public services; empty means that there is no such door.",
     "address": "Where others reach this computer, as `NAME` or `NAME:PORT`, if it cannot find out itself, as behind a router with a forwarded port.",
     "relay": "The URL of the relay that this node runs for members who cannot meet, as `http://203.0.113.7:3340`; empty means none.",
+    "denied_members": "Whose services never run here, whoever else may: names or ids.",
+    "only_labels": "Pairs such as `gpu=yes`: only services that ask for one of them run here; empty means all.",
+    "denied_labels": "Services that ask for one of these labels do not run here.",
+    "strangers": "The weakest isolation for services of others than the owner and `members`: `bubblewrap`, `container`, `webassembly` or `nothing-executed`; empty means any.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
 }

@@ -182,7 +182,8 @@ class Executor(Agent):
         member = self.context.membership.owner_of(self.context.identity.node)
         # Who was taken out of the group runs nothing for it any more.
         given = self.context.own.contribution if member is not None else GIVES_NOTHING
-        return Owner(given, self.context.own.environments, member)
+        own = self.context.own
+        return Owner(given, own.environments, member, own.isolation)
 
     def _flush(self, now: Instant) -> None:
         self._obeying.report(self._running.take_changes(), now)

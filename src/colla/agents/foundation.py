@@ -83,6 +83,7 @@ class Own:
     def __init__(self, contribution: Contribution, environments: tuple[str, ...]) -> None:
         self._contribution = contribution
         self._attached = environments
+        self._isolation: tuple[tuple[str, str], ...] = ()
         self.addresses: tuple[str, ...] = ()
         self.reachable = False
 
@@ -98,8 +99,14 @@ class Own:
     def contribute(self, contribution: Contribution) -> None:
         self._contribution = contribution
 
-    def attach(self, environments: tuple[str, ...]) -> None:
+    @property
+    def isolation(self) -> tuple[tuple[str, str], ...]:
+        """How the attached environments isolate what they run, by kind."""
+        return self._isolation
+
+    def attach(self, environments: tuple[str, ...], isolation: tuple[tuple[str, str], ...] = ()) -> None:
         self._attached = environments
+        self._isolation = isolation
 
 
 class Foundation:

@@ -22,6 +22,7 @@ from colla.cli.formats import GIB, list_text, parse_pairs, parse_size, size_text
 from colla.cli.output import Output
 from colla.model.contribution import ALL_AGENTS, GIVES_NOTHING, AgentKind, Contribution, gives_all
 from colla.model.service import KIND_PATTERN
+from colla.model.willing import ISOLATIONS
 
 DISK_BYTES_REASONABLE = 10_000_000_000
 BUILT_IN = ("static", "process")
@@ -87,6 +88,35 @@ class Gives:
     own_only: Annotated[
         bool | None,
         typer.Option("--own-only/--not-own-only", help="Run my own services only.", rich_help_panel=PANEL),
+    ] = None
+    not_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not-for", help="Never run services of this member (repeat it), or none.", rich_help_panel=PANEL
+        ),
+    ] = None
+    only_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only-label",
+            help="Run only services that ask for this label, as gpu=yes, or none.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    not_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not-label", help="Never run services that ask for this label, or none.", rich_help_panel=PANEL
+        ),
+    ] = None
+    strangers: Annotated[
+        str | None,
+        typer.Option(
+            "--strangers",
+            help="The weakest isolation for services of members whom --for does not name: bubblewrap, container, "
+            "webassembly, nothing-executed; or none.",
+            rich_help_panel=PANEL,
+        ),
     ] = None
     replicas_max: Annotated[
         int | None,
@@ -173,6 +203,10 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
             ("gateway", _endpoint(gives.gateway)),
             ("relay", _relay(gives.relay)),
             ("address", _address(gives.address)),
+            ("denied_members", _list_or_none(gives.not_for)),
+            ("only_labels", _pairs_or_none(gives.only_label, "--only-label")),
+            ("denied_labels", _pairs_or_none(gives.not_label, "--not-label")),
+            ("strangers", _isolation(gives.strangers)),
         )
         if value is not None
     }
@@ -313,6 +347,27 @@ def _labels(held: tuple[tuple[str, str], ...], changes: list[str]) -> tuple[tupl
     return tuple(sorted((key, value) for key, value in merged.items() if value))
 
 
+def _list_or_none(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else () if NONE in names else tuple(names)
+
+
+def _pairs_or_none(texts: list[str] | None, option: str) -> tuple[tuple[str, str], ...] | None:
+    if texts is None or NONE in texts:
+        return None if texts is None else ()
+    try:
+        return tuple(sorted(parse_pairs(texts).items()))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _isolation(text: str | None) -> str | None:
+    if text is None or text == NONE:
+        return None if text is None else ""
+    if text not in ISOLATIONS:
+        raise typer.BadParameter(f"{text!r}: there are {', '.join(ISOLATIONS)}", param_hint="--strangers")
+    return text
+
+
 def describe(contribution: Contribution) -> list[tuple[str, str]]:
     """What a computer gives, as names and values."""
     whose = "my own services" if contribution.own_only else list_text(contribution.members, "everybody")
@@ -324,6 +379,10 @@ def describe(contribution: Contribution) -> list[tuple[str, str]]:
         ("environments", list_text(contribution.environments)),
         ("unsandboxed", "yes, dangerous" if contribution.unsandboxed else "no"),
         ("runs services of", whose),
+        ("never those of", list_text(contribution.denied_members)),
+        ("only with labels", list_text([f"{key}={value}" for key, value in contribution.only_labels], "any")),
+        ("never with labels", list_text([f"{key}={value}" for key, value in contribution.denied_labels])),
+        ("isolates strangers by", contribution.strangers or "anything"),
         ("replicas at most", str(contribution.replicas_max)),
         ("labels", list_text([f"{key}={value}" for key, value in contribution.labels])),
         ("gateway", contribution.gateway or "for this computer only"),

@@ -156,9 +156,10 @@ class SurveyFailed(Event, frozen=True):
 
 
 class EnvironmentsChanged(Event, frozen=True):
-    """Which kinds of environment are attached and healthy now."""
+    """Which kinds of environment are attached and healthy now, and how those that say so isolate what they run."""
 
     kinds: tuple[str, ...]
+    isolation: tuple[tuple[str, str], ...] = ()
 
 
 class ObjectFetched(Event, frozen=True):

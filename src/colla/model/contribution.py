@@ -40,7 +40,10 @@ class Contribution(msgspec.Struct, frozen=True):
     `unsandboxed` lets the process environment run without a sandbox. `relay` is the URL of the relay that this
     node runs. `address` tells where others reach this computer, as `example.org` or `203.0.113.7:4242`, where it
     cannot know by itself: behind a router with a port forwarded to it. `paused` refuses new replicas and stops
-    the running ones at once; `draining` refuses new ones and lets replicas move first.
+    the running ones at once; `draining` refuses new ones and lets replicas move first. `denied_members` never run here,
+    whoever else may. Services that ask for one of `denied_labels` do not run here; with `only_labels` only those do that
+    ask for one of them. `strangers` is the weakest isolation (`model.willing`) for services of others than the owner and
+    `members`; empty: any.
     """
 
     agents: tuple[AgentKind, ...] = (AgentKind.USER,)
@@ -58,6 +61,10 @@ class Contribution(msgspec.Struct, frozen=True):
     address: str = ""
     draining: bool = False
     paused: bool = False
+    denied_members: tuple[str, ...] = ()
+    only_labels: tuple[tuple[str, str], ...] = ()
+    denied_labels: tuple[tuple[str, str], ...] = ()
+    strangers: str = ""
 
     def carries(self, agent: AgentKind) -> bool:
         """Whether the node carries this agent."""

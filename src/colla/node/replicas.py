@@ -108,7 +108,7 @@ class Replicas:
                 self._keepers[kind] = asyncio.create_task(self._keep(kind), name=f"environment {kind}")
         if not kinds:
             self._attached.set()
-        self._tell_kinds()
+        self.tell_kinds()
 
     async def attached(self, timeout_s: float) -> None:
         """Wait until every wanted kind was attached or failed once."""
@@ -296,14 +296,14 @@ class Replicas:
             self._problems.pop(kind, None)
             if all(wanted in self._clients for wanted in self._keepers):
                 self._attached.set()
-            self._tell_kinds()
+            self.tell_kinds()
             try:
                 await self._hear(client.events())
             except CollaError as error:
                 log.warning("the environment %s went away: %s", kind, error)
             finally:
                 self._clients.pop(kind, None)
-            self._tell_kinds()
+            self.tell_kinds()
             await client.detach()
             await asyncio.sleep(pause_s)
 
@@ -334,9 +334,11 @@ class Replicas:
         if client is not None:
             self._clients[kind] = client
 
-    def _tell_kinds(self) -> None:
+    def tell_kinds(self) -> None:
+        """Tell the agents which environments are attached, and how they isolate."""
         self._news.set()
-        self._post(EnvironmentsChanged(self.kinds()))
+        isolation = tuple((kind, self._clients[kind].info.isolation) for kind in self.kinds())
+        self._post(EnvironmentsChanged(self.kinds(), isolation))
 
     # -- files ----------------------------------------------------------------------------------------------
 

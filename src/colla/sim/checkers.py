@@ -398,4 +398,10 @@ def refusal_of(
     allowed = (specification.owner.hex(), names.get(specification.owner, ""))
     if gives.members and not any(member in gives.members for member in allowed):
         return "it does not run this member's services"
+    if any(member in gives.denied_members for member in allowed):
+        return "it refuses this member's services"
+    if gives.only_labels and not any(label in gives.only_labels for label in specification.labels):
+        return "it runs only services with other labels"
+    if any(label in gives.denied_labels for label in specification.labels):
+        return "it refuses services with this label"
     return ""

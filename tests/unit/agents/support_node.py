@@ -215,6 +215,7 @@ class Own:
     def __init__(self, contribution: Contribution) -> None:
         self.contribution = contribution
         self.environments = contribution.environments
+        self.isolation = tuple((kind, "bubblewrap") for kind in contribution.environments)
 
 
 class Node:

@@ -92,6 +92,8 @@ def test_pause_needs_no_other_node(lab: ModuleType, election: str) -> None:
         {"environments": ()},
         {"own_only": True},
         {"members": ("m2",)},
+        {"denied_members": ("m0", "m1")},
+        {"strangers": "nothing-executed"},
         {"cpus": 0.05},
         {"memory_bytes": 2**20},
         {"replicas_max": 0},

@@ -18,6 +18,7 @@ import msgspec
 from colla.model.contribution import Contribution
 from colla.model.ids import MemberId, NodeId
 from colla.model.service import Specification
+from colla.model.willing import refuses
 from colla.protocol.supervision.messages import Capacity
 
 SITE_LABEL = "site"
@@ -58,7 +59,6 @@ def unfit_reason(candidate: Candidate, specification: Specification, owner_name:
     `owner_name` is how people call the service's owner: contributions may list members by name or by id.
     """
     gives, limits = candidate.contribution, specification.limits
-    owners = (specification.owner.hex(), owner_name)
     labels = [f"{key}={value}" for key, value in specification.labels if gives.label(key) != value]
     capacity = candidate.capacity
     if gives.paused:
@@ -69,12 +69,11 @@ def unfit_reason(candidate: Candidate, specification: Specification, owner_name:
         return f"its owner does not give the environment {specification.environment}"
     if specification.environment not in candidate.environments:
         return f"the environment {specification.environment} is not attached there"
-    if gives.own_only and candidate.member != specification.owner:
-        return "its owner runs only own services there"
     if labels:
         return f"it lacks the label {labels[0]}"
-    if gives.members and not any(owner in gives.members for owner in owners):
-        return "its owner does not run this member's services"
+    refused = refuses(gives, candidate.member, specification, owner_name, None)
+    if refused is not None:
+        return refused.reason
     if capacity is None:
         return "" if gives.cpus > 0 else "it gives no CPU"
     if capacity.replicas >= capacity.replicas_max:

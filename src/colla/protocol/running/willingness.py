@@ -12,6 +12,7 @@ import msgspec
 from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import MemberId
 from colla.model.service import Specification
+from colla.model.willing import refuses
 from colla.protocol.supervision.messages import Capacity
 
 EPSILON = 1e-9
@@ -29,11 +30,12 @@ class Unwilling(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """What the owner decided, and who the owner is. `service_owner_name` is how the service's owner is called."""
+    """What the owner decided, who the owner is, and how each attached environment isolates what it runs."""
 
     contribution: Contribution
     environments: tuple[str, ...]
     member: MemberId | None
+    isolation: tuple[tuple[str, str], ...] = ()
 
 
 def refuses_service(owner: Owner, specification: Specification, owner_name: str) -> Unwilling | None:
@@ -47,11 +49,11 @@ def refuses_service(owner: Owner, specification: Specification, owner_name: str)
         return Unwilling(
             "environment_not_given", f"the owner does not give the environment {specification.environment}"
         )
-    if gives.own_only and specification.owner != owner.member:
-        return Unwilling("own_only", "the owner runs only own services")
-    if gives.members and specification.owner.hex() not in gives.members and owner_name not in gives.members:
-        return Unwilling("member_not_allowed", "the owner does not run this member's services")
-    return None
+    # What is attached and does not say how it isolates counts as the weakest; what is not attached is not judged here.
+    attached = specification.environment in owner.environments
+    isolation = dict(owner.isolation).get(specification.environment, "" if attached else None)
+    refused = refuses(gives, owner.member, specification, owner_name, isolation)
+    return Unwilling(refused.code, refused.reason) if refused is not None else None
 
 
 def refuses_one_more(

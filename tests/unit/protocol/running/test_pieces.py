@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 
+from colla.environments.protocol import Isolation
 from colla.kernel.config import SupervisionConfig
 from colla.kernel.durable import Durable
 from colla.kernel.time import Instant
@@ -12,6 +15,7 @@ from colla.model.contribution import GIVES_NOTHING, gives_all
 from colla.model.ids import MemberId, NodeId, ObjectId, ReplicaId, ServiceId
 from colla.model.location import ReplicaPhase
 from colla.model.service import Limits, Specification
+from colla.model.willing import ISOLATIONS, weaker
 from colla.protocol.running.backoff import Backoff
 from colla.protocol.running.replicas import ReplicaTable, Stage, drop_cell, store_cell
 from colla.protocol.running.willingness import Owner, over_limit, refuses_one_more, refuses_service
@@ -29,11 +33,13 @@ SPECIFICATION = Specification(
     object_bytes=100,
     environment="static",
     limits=Limits(0.5, 100),
+    labels=(("site", "home"),),
 )
 
 
 def owner(**changes: object) -> Owner:
-    return Owner(msgspec.structs.replace(GIVES, **changes), ("static",), ME)
+    given = msgspec.structs.replace(GIVES, **changes)
+    return Owner(given, ("static",), ME, (("static", "bubblewrap"),))
 
 
 def at(seconds: float) -> Instant:
@@ -48,6 +54,12 @@ def at(seconds: float) -> Instant:
         ({"environments": ("wasm",)}, "environment_not_given"),
         ({"own_only": True}, "own_only"),
         ({"members": ("anna", "f" * 64)}, "member_not_allowed"),
+        ({"denied_members": ("otto",)}, "member_denied"),
+        ({"denied_members": (OTHER.hex(),), "members": ("otto",)}, "member_denied"),
+        ({"only_labels": (("gpu", "yes"), ("site", "club"))}, "label_not_allowed"),
+        ({"denied_labels": (("site", "home"),)}, "label_denied"),
+        ({"strangers": "container"}, "isolation"),
+        ({"strangers": "nothing-executed"}, "isolation"),
     ],
 )
 def test_what_the_owner_never_runs_has_its_code(changes: dict[str, object], code: str) -> None:
@@ -55,6 +67,36 @@ def test_what_the_owner_never_runs_has_its_code(changes: dict[str, object], code
     assert refused is not None and refused.code == code and refused.reason
     again = refuses_one_more(owner(**changes), SPECIFICATION, "otto", FREE, True)
     assert again == refused
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"denied_members": ("anna",)},
+        {"only_labels": (("site", "home"), ("gpu", "yes"))},
+        {"denied_labels": (("site", "club"), ("gpu", "yes"))},
+        {"strangers": "bubblewrap"},
+        {"strangers": "none"},
+        {"strangers": "container", "members": ("otto",)},
+    ],
+)
+def test_what_the_owner_said_of_others_concerns_nobody_else(changes: dict[str, object]) -> None:
+    assert refuses_service(owner(**changes), SPECIFICATION, "otto") is None
+
+
+def test_ones_own_services_need_no_isolation() -> None:
+    own = msgspec.structs.replace(SPECIFICATION, owner=ME)
+    assert refuses_service(owner(strangers="nothing-executed"), own, "me") is None
+
+
+def test_an_environment_that_does_not_say_how_it_isolates_counts_as_the_weakest() -> None:
+    wants = msgspec.structs.replace(owner(strangers="bubblewrap"), isolation=())
+    refused = refuses_service(wants, SPECIFICATION, "otto")
+    assert refused is not None and refused.code == "isolation"
+    # While its program is brought back it is not known, and its replicas are left alone.
+    assert refuses_service(msgspec.structs.replace(wants, environments=()), SPECIFICATION, "otto") is None
+    assert weaker("of the future", "bubblewrap") and not weaker("webassembly", "bubblewrap")
+    assert set(ISOLATIONS) == set(get_args(Isolation))
 
 
 @pytest.mark.parametrize("listed", ["otto", OTHER.hex()])
