@@ -185,6 +185,11 @@ def watcher() -> Watcher:
             object_id = ObjectId(digest(b"%d" % number))
             group[0].put_object(object_id, LARGE_BYTES)
             group[0].ask(PlaceObject(object_id, LARGE_BYTES))
+        for computer in group.computers[:4]:
+            # So many at once that executors let some wait.
+            creation = group.creation(f"of-{computer.name}", computer, replicas=6)
+            computer.put_object(creation.specification.object, creation.specification.object_bytes)
+            computer.ask(creation)
         turmoil = Turmoil(group)
         turmoil.run(ACTS)
         turmoil.peace()

@@ -29,6 +29,7 @@ from colla.protocol.running.obeying import Obeying
 from colla.protocol.running.running import Running
 from colla.protocol.supervision import judging, supervisor
 from colla.protocol.supervision.decision import Decision, Situation, decide
+from colla.protocol.supervision.roster import Mastered
 from colla.protocol.supervision.supervisor import Supervisor
 
 
@@ -145,6 +146,14 @@ def forgets_the_absent(patch: MonkeyPatch) -> None:
 def asks_no_witness(patch: MonkeyPatch) -> None:
     patch.setattr(Candidacies, "_witnesses", lambda candidacies, service: ())
     patch.setattr(Candidacies, "_heard_by_witness", lambda candidacies, candidacy, now: None)
+
+
+def takes_no_inventory(patch: MonkeyPatch) -> None:
+    def at_once(supervisor_: Supervisor, mastered: Mastered, now: Any) -> bool:
+        mastered.acting, mastered.survey = True, None
+        return True
+
+    patch.setattr(Supervisor, "_inventory_done", at_once)
 
 
 def adopts_nothing(patch: MonkeyPatch) -> None:

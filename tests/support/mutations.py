@@ -28,6 +28,7 @@ from mutation_breaks import (
     sends_before_it_is_durable,
     skips_the_ballot_check,
     spares_without_bounds,
+    takes_no_inventory,
     takes_the_highest_number,
     tells_nobody_of_moves,
     waits_for_orders_to_stop,
@@ -35,8 +36,8 @@ from mutation_breaks import (
 from mutation_scenes import (
     a_computer_stalls,
     a_partition_heals,
+    a_replica_that_nobody_wrote_down,
     a_service_is_eliminated,
-    an_executor_dies_in_the_launch,
     an_owner_pauses,
     both_sides_change_the_same,
     everybody_restarts_after_an_elimination,
@@ -118,7 +119,7 @@ MUTATIONS = (
         r"was acknowledged on 2 nodes and is lost|not on its disk",
         sends_before_it_is_durable,
         the_power_fails_right_after_a_write,
-        (0, 1, 2),
+        (0, 1, 2, 3),
     ),
     Mutation(
         "records are not flushed at all",
@@ -183,7 +184,7 @@ MUTATIONS = (
         "liveness (c): a replica runs of something that does not exist",
         r"\(c\) n\d runs a replica of something that does not exist",
         leaves_strays,
-        an_executor_dies_in_the_launch,
+        a_replica_that_nobody_wrote_down,
     ),
     Mutation(
         "executors wait for an order to stop what was eliminated",
@@ -198,6 +199,7 @@ MUTATIONS = (
         r"\(d\) it took",
         tells_nobody_of_moves,
         replicas_end,
+        (0, 1),
     ),
     Mutation(
         "no witness is asked before a claim",
@@ -208,12 +210,20 @@ MUTATIONS = (
         (0, 1),
     ),
     Mutation(
+        "a successor starts replicas before its inventory",
+        "restraint: replicas are launched although all of them run",
+        r"no restraint: \d launches",
+        takes_no_inventory,
+        master_and_secondaries_die,
+        (0, 1, 2),
+    ),
+    Mutation(
         "a successor does not adopt what its inventory finds",
         "restraint: replicas are launched although all of them run",
         r"no restraint: \d launches",
         adopts_nothing,
         master_and_secondaries_die,
-        (0, 1),
+        (0, 1, 2),
     ),
     Mutation(
         "spares without bounds",

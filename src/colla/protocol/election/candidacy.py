@@ -205,7 +205,9 @@ class Candidacies:
         if candidacy.contend_until_s is None:
             if candidacy.survey.unanswered() and now.boot_s < candidacy.ask_until_s:
                 return candidacy.ask_until_s
-            candidacy.survey.give_up_silent()
+            known = self._book.known(service)
+            # Who does not know from the master what runs has to hear it from the executors, however far they are.
+            candidacy.survey.give_up_silent(executors=known is not None and known.knowledge is not None)
             wait_s = self._rule.wait_s()
             candidacy.contend_until_s = now.boot_s
             if wait_s is not None:

@@ -3,7 +3,7 @@
 One question serves both, so that a successor has its inventory by the time it has its ballot:
 
     asked     answers of all that are expected -> heard (by the witnesses)  -> claim or not
-    asked     witness_s over                   -> heard; those still silent are not waited for beyond it
+    asked     witness_s over                   -> heard; who knew from the master what runs waits for no silent ones
     heard     all others answered, or inventory_s over -> complete
 
 Invariants: an answer counts once per node and only from a node that was asked; a survey is complete at most
@@ -47,10 +47,14 @@ class Survey(msgspec.Struct):
             node in self.entries or node in self.given_up or node == self.lost for node in self.executors
         )
 
-    def give_up_silent(self) -> None:
-        """Who did not answer until now is not waited for (an answer still counts when it comes)."""
+    def give_up_silent(self, *, executors: bool) -> None:
+        """Who did not answer until now is not waited for (an answer still counts when it comes).
+
+        Without `executors` those are waited for: only they can tell what runs there.
+        """
         for node in self.unanswered():
-            self.given_up[node] = None
+            if executors or node not in self.executors:
+                self.given_up[node] = None
 
     def ballot(self) -> Ballot:
         """The highest ballot that anybody named."""
