@@ -319,3 +319,30 @@ def test_orders_count_by_ballot_sender_and_echo(lab: ModuleType, election: str) 
     group.run(1.0)
     assert not node.runs
     assert order(other, high) == "lower_ballot"
+
+
+def test_a_ballot_is_on_disk_before_it_is_obeyed_although_offers_cross(lab: ModuleType, election: str) -> None:
+    """A second master offers while the reservation of the first one's offer is on its way to the disk.
+
+    Found by chaos (seed 201552): the second ballot was pledged and never persisted, and obeyed from then on.
+    """
+    group = lab.MiniGroup(4, election)
+    group.run(4.0)
+    node, one, other = (group.by_name[name] for name in ("n0", "n1", "n2"))
+    for each in group.sorted_nodes():
+        group.contribute(each, msgspec.structs.replace(each.own.contribution, agents=("executor",)))
+    service = group.service(replicas=1)
+    group.deploy(service)
+    group.run(1.0)
+    low, high = Ballot(3, 5, one.id), Ballot(4, 1, other.id)
+    for number, (sender, ballot) in enumerate(((one, low), (other, high)), 1):
+        node.presence.partner_since[sender.id] = node.presence.echo[sender.id] = group.t
+        node.deliver(sender.id, Offer(service.id, ballot, 1, number, 0, (), 0, 0))
+    group.run(1.0)
+    (replica,) = node.runs
+    node.presence.partner_since[other.id] = node.presence.echo[other.id] = group.t
+    node.deliver(other.id, StopOrder(service.id, replica, high, 0.0, "told", 0, 0))
+    group.run(0.1)
+    assert node.codes[-1] == "", "it is obeyed"
+    on_disk = msgspec.msgpack.decode(node.disk.cells[f"obeyed-ballot/{service.id.hex()}"], type=Ballot)
+    assert on_disk == high

@@ -280,9 +280,9 @@ class Obeying:
     def _accept_again(self, peer: NodeId, offer: Offer, now: Instant) -> None:
         """The replica is here already: the acceptance was lost, or another master had it started."""
         own = self._running.table.of(offer.service)
-        raised = self.floors.raise_to(offer.service, offer.ballot)
         if own is None or own.pending in self._accepting:
             return
+        raised = self.floors.raise_to(offer.service, offer.ballot)
         if raised is not None:
             request = self._setting.outbox.persist(raised)
             self._raising[request] = [(offer.service, offer.ballot)]
