@@ -18,8 +18,9 @@ from colla.sim.lab.membership_checks import run
 from colla.sim.lab.membership_twin import verdicts
 from colla.sim.lab.membership_world import Case, MembershipWorld
 
-ONCE_BROKEN = (118, 191)
-"""A lawless departure that names nothing it had seen; a proof of a further computer without its member's own record."""
+ONCE_BROKEN = (118, 191, 1578, 2341)
+"""A lawless departure that names nothing it had seen; a proof of a further computer without its member's own record; knots
+cut before all that they waited for was judged."""
 WORLDS = 5
 
 

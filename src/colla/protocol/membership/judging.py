@@ -7,16 +7,16 @@ the uses of a ticket. So removal beats what is concurrent to it. A fact is valid
 all that strikes it is void; void when something valid strikes it or nothing valid carries it. What these two rules decide
 does not depend on the order in which they are applied (it is the grounded extension of an argumentation framework: Dung, 1995).
 
-They leave open only knots, such as two administrators who remove each other. The first knot that depends on no other is
-cut by seniority: of its facts that would be valid if nothing struck them, the most senior author's is valid, and what strikes
-it is void. Knots of mere liars, whose records carry only each other, are void.
+They leave open only knots, such as two administrators who remove each other. A knot that waits for no other is cut by
+seniority: of its facts that would be valid if what they wait for did not exist, the most senior author's is valid, and what
+strikes it is void. Knots of mere liars, whose records carry only each other, are void.
 
 Whoever is administrator is told by the acts in the fact's own past; if these leave none, the most senior member is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from colla.model.ids import MemberId, NodeId
@@ -84,6 +84,8 @@ class Judging:
         self.through: dict[int, dict[bytes, int]] = {}
         """Of each act that ends or changes what logs count: up to where its author had seen them, by their names."""
         self._kept: dict[int, frozenset[bytes]] = {}
+        self._ignored: dict[int, None] | None = None
+        """While a fact is judged on supposition: what is taken as if it were not there."""
         for place, fact in enumerate(facts):
             self._index(place, fact)
         for ticket in self.tickets.values():
@@ -93,17 +95,19 @@ class Judging:
         """Reach a verdict on every fact."""
         while True:
             self._apply_rules()
-            waits = {place: self._judge(place)[1] for place, one in enumerate(self.verdicts) if one is None}
-            if not waits:
+            open_ones = [place for place, one in enumerate(self.verdicts) if one is None]
+            if not open_ones:
                 return
-            alone = [place for place, others in waits.items() if not others]
-            if alone:
-                # They wait for nothing but the question whether there is an administrator in their past.
-                found = [(place, self._judge(place, bold=True)[0]) for place in alone]
-                for place, verdict in found:
-                    self._decide(place, bool(verdict))
-            else:
-                self._cut(_knot(waits))
+            waits: dict[int, dict[int, None]] = {}
+            if_free: dict[int, bool] = {}
+            for place in open_ones:
+                if_free[place], waits[place] = self._suppose(place)
+            alone = [place for place in open_ones if not waits[place]]
+            for place in alone:
+                # It waited for nothing but the question whether there is an administrator in its past.
+                self._decide(place, if_free[place])
+            if not alone:
+                self._cut(_knot(waits), if_free)
 
     def strikers(self, place: int, needs: Sequence[Need]) -> Iterator[int]:
         """The acts that strike this fact, valid or not."""
@@ -129,9 +133,7 @@ class Judging:
         counting = ticket.settlements
         if before in counting:
             counting = counting[: counting.index(before)]
-        waits = [place for place in counting if self.verdicts[place] is None]
-        if waits and not self._bold:
-            raise _Open(waits)
+        self._wait(place for place in counting if self.verdicts[place] is None)
         named = [_named(self.facts[place]) for place in counting if self.verdicts[place]]
         return list(dict.fromkeys(named))[:uses]
 
@@ -200,31 +202,42 @@ class Judging:
 
     # Judging one fact.
 
-    _bold = False
-    """While set, what is not judged yet is taken as if it were not there."""
-
-    def _judge(self, place: int, bold: bool = False) -> tuple[bool | None, list[int]]:
-        """The verdict, or None and what it waits for."""
-        self._bold = bold
+    def _judge(self, place: int) -> tuple[bool | None, list[int]]:
+        """The verdict, or None and some of what it waits for."""
         try:
-            undecided = self.roles.undecided(self.lineage.known_to(place))
-            if undecided:
-                raise _Open(undecided)
+            self._wait(self.roles.undecided(self.lineage.known_to(place)))
             needs = self._needs(place)
             for need in needs:
                 self._check(need)
             strikers = list(self.strikers(place, needs))
             if any(self.verdicts[act] for act in strikers):
                 return False, []
-            waits = [act for act in strikers if self.verdicts[act] is None]
-            if waits and not bold:
-                return None, waits
+            self._wait(act for act in strikers if self.verdicts[act] is None)
             self._check_use(place)
         except _Open as error:
             return None, error.waits
         except _Void:
             return False, []
         return True, []
+
+    def _suppose(self, place: int) -> tuple[bool, dict[int, None]]:
+        """The verdict if all that the fact waits for did not exist, and all that it waits for."""
+        waits: dict[int, None] = {}
+        self._ignored = waits
+        try:
+            while True:
+                verdict, more = self._judge(place)
+                if verdict is not None:
+                    return verdict, waits
+                waits.update(dict.fromkeys(more))
+        finally:
+            self._ignored = None
+
+    def _wait(self, places: Iterable[int]) -> None:
+        """Raise `_Open` if one of these facts, which are not judged yet, is not to be ignored."""
+        waits = [place for place in places if self._ignored is None or place not in self._ignored]
+        if waits:
+            raise _Open(waits)
 
     def _needs(self, place: int) -> list[Need]:
         """Whose authority the fact stands on. Raises `_Open`, `_Void`."""
@@ -268,10 +281,8 @@ class Judging:
 
     def _belonging(self, node: NodeId) -> Belonging:
         """The belonging that counts of the node: the one of the greatest age, should several members claim it."""
+        self._wait(place for place in self._admissions.get(node, ()) if self.verdicts[place] is None)
         found = self.roles.first_belonging(node)
-        waits = [place for place in self._admissions.get(node, ()) if self.verdicts[place] is None]
-        if waits and not (self._bold and found):
-            raise _Open(waits)
         if found is None:
             raise _Void
         return found
@@ -280,25 +291,22 @@ class Judging:
         """Raise `_Open` or `_Void` unless the need is met."""
         if self._belonging(need.node)[1] != need.member:
             raise _Void
-        waits = [place for place in self._persons.get(need.member, ()) if self.verdicts[place] is None]
-        if waits and not self._bold:
-            raise _Open(waits)
+        self._wait(place for place in self._persons.get(need.member, ()) if self.verdicts[place] is None)
         if self.roles.of(need.member, need.past).rank >= need.role.rank:
             return
         if need.role is not Role.ADMINISTRATOR or self.roles.surely_governed(need.past):
             raise _Void
-        if not self._bold:
+        if self._ignored is None:
             raise _Open
         if self.roles.heir(need.past) != need.member:
             raise _Void
 
-    def _offer(self, admitted: Admitted) -> int:
+    def _offer(self, admitted: Admitted, *, wait: bool = True) -> int:
         """The valid ticket that this admission uses."""
         claim = admitted.claim
         offers = self.tickets[claim.author, claim.ticket].offers
-        waits = [place for place in offers if self.verdicts[place] is None]
-        if waits and not self._bold:
-            raise _Open(waits)
+        if wait:
+            self._wait(place for place in offers if self.verdicts[place] is None)
         for place in offers:
             ticket = self.facts[place].body
             if self.verdicts[place] and isinstance(ticket, Ticket) and covers(ticket, admitted):
@@ -352,13 +360,13 @@ class Judging:
 
     def _admit(self, fact: Fact, admitted: Admitted) -> None:
         claim = admitted.claim
-        self._bold = True
-        offer = self.facts[self._offer(admitted)]
+        offer = self.facts[self._offer(admitted, wait=False)]
         ticket = offer.body
         assert isinstance(ticket, Ticket)
         member = (ticket.member or ticket.inviter) if claim.own_computer else claim.member
         role = None if claim.own_computer else ticket.role
-        parents = tuple(dict.fromkeys((self._belonging(claim.author), self._belonging(fact.author))))
+        grounds = (self.roles.first_belonging(claim.author), self.roles.first_belonging(fact.author))
+        parents = tuple(dict.fromkeys(one for one in grounds if one is not None))
         depth = 1 + max(self.roles.grounds[parent].depth for parent in parents)
         settled = [
             self.facts[place]
@@ -367,24 +375,25 @@ class Judging:
         ]
         self.roles.add((claim.node, member), Ground(depth, (offer, *settled, fact), parents, role, claim))
 
-    def _cut(self, knot: Sequence[int]) -> None:
+    def _cut(self, knot: Sequence[int], if_free: dict[int, bool]) -> None:
         """Decide at least one fact of a knot."""
-        would_be_valid = [place for place in knot if self._judge(place, bold=True)[0]]
+        would_be_valid = [place for place in knot if if_free[place]]
         if not would_be_valid:
             for place in knot:
                 self._decide(place, False)
             return
         chosen = min(would_be_valid, key=self._precedence)
-        self._bold = True
+        self._ignored = dict.fromkeys(knot)
         struck_by = list(self.strikers(chosen, self._needs(chosen)))
+        self._ignored = None
         self._decide(chosen, True)
         for act in struck_by:
             if self.verdicts[act] is None:
                 self._decide(act, False)
 
     def _precedence(self, place: int) -> tuple[Seniority, Seniority, object]:
-        self._bold = True
-        belonging = self._belonging(self.facts[place].author)
+        belonging = self.roles.first_belonging(self.facts[place].author)
+        assert belonging is not None
         of_member = self.roles.seniority(belonging[1])
         return (of_member, self.roles.grounds[belonging].seniority, self._log_order(place))
 
@@ -400,7 +409,7 @@ def _named(fact: Fact) -> NodeId:
             raise AssertionError(f"{fact.body!r} settles no ticket")
 
 
-def _knot(waits: dict[int, list[int]]) -> list[int]:
+def _knot(waits: Mapping[int, Iterable[int]]) -> list[int]:
     """Facts that wait for each other, directly or not, and for nothing else."""
     place = min(waits)
     while True:
@@ -411,7 +420,7 @@ def _knot(waits: dict[int, list[int]]) -> list[int]:
         place = lower
 
 
-def _reach(waits: dict[int, list[int]], start: int) -> dict[int, None]:
+def _reach(waits: Mapping[int, Iterable[int]], start: int) -> dict[int, None]:
     found = {start: None}
     stack = [start]
     while stack:

@@ -10,7 +10,7 @@ import msgspec
 from colla.model.ids import NodeId
 from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Record
 from colla.protocol.membership.bodies import Founding, Removed, Retired
-from colla.protocol.membership.facts import Fact, in_order, read_fact
+from colla.protocol.membership.facts import Fact, in_order, members_of, read_fact
 from colla.protocol.membership.judging import Judging
 from colla.protocol.membership.membership import Membership
 from colla.protocol.records.summary import log_name
@@ -62,7 +62,8 @@ def check(world: MembershipWorld) -> Findings:
         *_order_does_not_matter(world, judging),
         *(_twin_agrees(judging) if twin else ()),
         *_administrator_is_there(membership),
-        *_nothing_counts_beyond(world, judging, membership, everything),
+        *_nothing_counts_beyond(judging, membership, everything),
+        *_removers_say_what_they_saw(world, judging),
         *_tickets_are_held_once(membership),
     ]
     ends = _ends(judging, membership)
@@ -167,8 +168,24 @@ def _ends(judging: Judging, membership: Membership) -> dict[NodeId, list[dict[by
     return ends
 
 
+def _removers_say_what_they_saw(world: MembershipWorld, judging: Judging) -> list[str]:
+    """An honest act ends a log where its author's disk ended, or at a later act that somebody else's act told it of."""
+    problems = []
+    places = {fact.record.digest: place for place, fact in enumerate(judging.facts)}
+    for act, held in world.ended:
+        place = places[act]
+        told: dict[bytes, int] = {}
+        for known in members_of(judging.lineage.known_to(place)):
+            fact = judging.facts[known]
+            told[fact.log] = max(fact.number, told.get(fact.log, 0))
+        for log, number in held.items():
+            if judging.through[place].get(log, 0) != max(number, told.get(log, 0)):
+                problems.append(f"an act ends a log at {judging.through[place].get(log, 0)}, not at {number}")
+    return problems
+
+
 def _nothing_counts_beyond(
-    world: MembershipWorld, judging: Judging, membership: Membership, everything: Sequence[Record]
+    judging: Judging, membership: Membership, everything: Sequence[Record]
 ) -> list[str]:
     """Records of who is out count exactly up to what all who removed it had seen."""
     problems = []
@@ -176,10 +193,8 @@ def _nothing_counts_beyond(
     facts = {fact.record.digest: fact for fact in judging.facts}
     by_digest = _by_digest(judging)
     for record in everything:
-        limits = list(ends.get(record.log.node, ()))
-        # What an honest remover's disk really held when it wrote, for the removals that count.
-        limits += [seen for act, node, seen in world.ended if by_digest.get(act) and node == record.log.node]
-        if not limits:
+        limits = ends.get(record.log.node)
+        if limits is None:
             continue
         name = log_name(record.log)
         allowed = min(limit.get(name, 0) for limit in limits)

@@ -49,7 +49,7 @@ class _Twin:
     def __init__(self, facts: Sequence[Fact]) -> None:
         self.facts = {fact.record.digest: fact for fact in facts}
         self.status: dict[Digest, bool | None] = dict.fromkeys(self.facts)
-        self.bold = False
+        self.ignored: frozenset[Digest] | None = None
         self.pasts = {one: self._past(one) for one in self.facts}
 
     def _past(self, start: Digest) -> frozenset[Digest]:
@@ -66,33 +66,45 @@ class _Twin:
         while True:
             while any(self._decide_if_clear(one) for one in self.facts):
                 pass
-            waits = {one: self.judge(one)[1] for one, verdict in self.status.items() if verdict is None}
-            if not waits:
+            supposed = {one: self._suppose(one) for one, verdict in self.status.items() if verdict is None}
+            if not supposed:
                 return
-            alone = [one for one in waits if not waits[one]]
+            alone = {one: verdict for one, (verdict, waits) in supposed.items() if not waits}
             if alone:
-                for one, verdict in [(one, self.judge(one, bold=True)[0]) for one in alone]:
-                    self.status[one] = bool(verdict)
+                self.status.update(alone)
                 continue
-            reach = {one: _closure(waits, one) for one in waits}
+            reach = {one: _closure(supposed, one) for one in supposed}
             knots = {
-                frozenset(reach[one]) for one in waits if all(one in reach[other] for other in reach[one])
+                frozenset(reach[one]) for one in supposed if all(one in reach[other] for other in reach[one])
             }
-            cuts = [self._cut(knot) for knot in knots]
+            cuts = [self._cut({one: supposed[one][0] for one in knot}) for knot in knots]
             for cut in cuts:
                 self.status.update(cut)
 
     def _decide_if_clear(self, one: Digest) -> bool:
         if self.status[one] is not None:
             return False
-        self.status[one] = self.judge(one)[0]
-        return self.status[one] is not None
+        self.ignored = None
+        try:
+            self.status[one] = self.judge(one)
+        except _Waits:
+            return False
+        return True
 
-    def _cut(self, knot: frozenset[Digest]) -> dict[Digest, bool]:
-        good = [one for one in knot if self.judge(one, bold=True)[0]]
+    def _suppose(self, one: Digest) -> tuple[bool, frozenset[Digest]]:
+        """The verdict if all that it waits for did not exist, and what that is."""
+        self.ignored = frozenset()
+        while True:
+            try:
+                return self.judge(one), self.ignored
+            except _Waits as waits:
+                self.ignored |= waits.on
+
+    def _cut(self, knot: dict[Digest, bool]) -> dict[Digest, bool]:
+        good = [one for one, verdict in knot.items() if verdict]
         if not good:
             return dict.fromkeys(knot, False)
-        self.bold = True
+        self.ignored = frozenset(self.facts)
         chosen = min(good, key=self._precedence)
         struck_by = [act for act in self._strikers(chosen, self._needs(chosen)) if self.status[act] is None]
         return {**dict.fromkeys(struck_by, False), chosen: True}
@@ -108,27 +120,26 @@ class _Twin:
 
     # One fact.
 
-    def judge(self, one: Digest, bold: bool = False) -> tuple[bool | None, frozenset[Digest]]:
-        self.bold = bold
+    def judge(self, one: Digest) -> bool:
+        """The verdict. Raises `_Waits`."""
         try:
-            self._wait_for([act for act in self.pasts[one] if self.status[act] is None], always=True)
+            self._wait_for([act for act in self.pasts[one] if self.status[act] is None])
             needs = self._needs(one)
             for need in needs:
                 self._check(need)
             strikers = self._strikers(one, needs)
             if any(self.status[act] for act in strikers):
-                return False, frozenset()
+                return False
             self._wait_for([act for act in strikers if self.status[act] is None])
             self._check_use(one)
-        except _Waits as waits:
-            return None, waits.on
         except _Void:
-            return False, frozenset()
-        return True, frozenset()
+            return False
+        return True
 
-    def _wait_for(self, open_ones: Sequence[Digest], always: bool = False) -> None:
-        if open_ones and (always or not self.bold):
-            raise _Waits(open_ones)
+    def _wait_for(self, open_ones: Sequence[Digest]) -> None:
+        waits = [one for one in open_ones if self.ignored is None or one not in self.ignored]
+        if waits:
+            raise _Waits(waits)
 
     def _needs(self, one: Digest) -> list[Needed]:
         fact = self.facts[one]
@@ -181,13 +192,10 @@ class _Twin:
             return
         if role is not Role.ADMINISTRATOR or self._founder_governs(past):
             raise _Void
-        self._wait_for_company()
+        if self.ignored is None:
+            raise _Waits(())
         if self.heir(past) != member:
             raise _Void
-
-    def _wait_for_company(self) -> None:
-        if not self.bold:
-            raise _Waits(())
 
     def _strikers(self, one: Digest, needs: Sequence[Needed]) -> list[Digest]:
         fact = self.facts[one]
@@ -287,8 +295,7 @@ class _Twin:
         open_ones = [
             one for one, fact in self.facts.items() if self.status[one] is None and node in _who(fact)
         ]
-        if open_ones and not (self.bold and claims):
-            raise _Waits(open_ones)
+        self._wait_for(open_ones)
         if not claims:
             raise _Void
         return min(claims)[1]
@@ -314,10 +321,10 @@ class _Twin:
         if isinstance(body, Founding):
             return 0, body.member, Role.ADMINISTRATOR
         assert isinstance(body, Admitted)
-        before, self.bold = self.bold, True
+        before, self.ignored = self.ignored, frozenset(self.facts)
         ticket = _ticket(self.facts[self._offer(body)])
         depth = 1 + max(self._depth(body.claim.author), self._depth(fact.author))
-        self.bold = before
+        self.ignored = before
         if body.claim.own_computer:
             return depth, ticket.member or ticket.inviter, None
         return depth, body.claim.member, ticket.role
@@ -382,10 +389,10 @@ class _Twin:
         return next(iter(no_guests or elders), None)
 
 
-def _closure(waits: dict[Digest, frozenset[Digest]], start: Digest) -> set[Digest]:
+def _closure(supposed: dict[Digest, tuple[bool, frozenset[Digest]]], start: Digest) -> set[Digest]:
     found = {start}
     while True:
-        more = {other for one in found for other in waits[one]} - found
+        more = {other for one in found for other in supposed[one][1]} - found
         if not more:
             return found
         found |= more

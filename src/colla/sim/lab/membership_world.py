@@ -137,8 +137,8 @@ class MembershipWorld:
         self.written: list[tuple[Person, Record]] = []
         self.partitions = 0
         self.problems: list[str] = []
-        self.ended: list[tuple[bytes, NodeId, dict[bytes, int]]] = []
-        """What honest removers had seen: (the act's record, whose logs, the highest number of each)."""
+        self.ended: list[tuple[bytes, dict[bytes, int]]] = []
+        """What honest removers had seen: (the act's record, the highest number of each log that it ends)."""
         member, node = self.key(), self.key()
         founded = found("club", Election.HASHING, member, node, "m0", "n0", self.rng, self.now)
         self.group: GroupId = founded.group
@@ -316,11 +316,10 @@ class MembershipWorld:
     def note_end(self, person: Person, record: Record, body: Removed | Retired) -> None:
         """Remember what the remover's disk held of the logs that it ended."""
         ended = person.membership.nodes_of(body.member) if isinstance(body, Removed) else (body.node,)
-        for node in ended:
-            held = dict(person.found.seen([node]))
-            if node == person.id:
-                held[log_name(record.log)] = record.number - 1  # The last word itself came after it looked.
-            self.ended.append((record.digest, node, held))
+        held = dict(person.found.seen(ended))
+        if person.id in ended:
+            held[log_name(record.log)] = record.number - 1  # The last word itself came after it looked.
+        self.ended.append((record.digest, held))
 
     def lawless_body(self, person: Person, member: MemberId, node: NodeId) -> Body:
         """What no honest program writes: without the right to it, with a past and a view of its own choice."""
