@@ -73,7 +73,8 @@ NOTICES_MAX = 256
 ENVIRONMENTS_ATTACH_S = 0.1
 """Environment programs need so long to be attached after a start."""
 JOIN_AGAIN_S = 5.0
-"""As in the app: the pause before a joiner whom nobody could let in asks again."""
+CONTACT_S = 10.0
+"""As in the app: the pauses before a joiner whom nobody could let in asks again, and before contacts are tried again."""
 VERSION = "sim"
 
 
@@ -210,12 +211,20 @@ class Computer:
 
     def _told_after_start(self, process: Process) -> None:
         """What the app tells the agents when they begin."""
-        for node, addresses in self.settings.peers:
-            process.post(PeerFound(node, addresses))
+        self._meet_contacts(process)
         self.whereabouts.began(process)
         self.world.after(ENVIRONMENTS_ATTACH_S, process.post, EnvironmentsChanged(self._kinds()))
         if self.settings.join is not None:
             self.ask(self.settings.join)
+
+    def _meet_contacts(self, process: Process) -> None:
+        """While no record says that this node belongs, its settings are all that it knows of others."""
+        for node, addresses in self.settings.peers:
+            process.post(PeerFound(node, addresses))
+        core = process.core
+        belongs = isinstance(core, Router) and core.membership.node(self.node) is not None
+        if self.process is process and self.settings.peers and not belongs:
+            self.world.after(CONTACT_S, self._meet_contacts, process)
 
     def kill(self) -> None:
         """SIGKILL the node's process: replicas go on, unflushed writes are lost."""
