@@ -14,6 +14,7 @@ from colla.cli.output import Progress
 from colla.cli.waiting import wait_for_replicas
 from colla.client.client import Client
 from colla.client.deploying import DeployPlan, Said, plan_deploy
+from colla.client.staging import staged
 from colla.client.types import PutAnswer, ServiceReport, WhyReport, WrittenAnswer
 from colla.model.errors import CollaError
 from colla.model.service import REPLICAS_MAX
@@ -29,7 +30,9 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 async def deploy(
     here: Here,
-    path: Annotated[Path, typer.Argument(help="The folder of the service.")],
+    path: Annotated[
+        Path, typer.Argument(help="The folder of the service, a .wasm module, or an image archive.")
+    ],
     name: Annotated[str | None, typer.Option("--name", help="Its name; else the folder's.")] = None,
     replicas: Annotated[
         int | None,
@@ -38,7 +41,10 @@ async def deploy(
         ),
     ] = None,
     environment: Annotated[
-        str | None, typer.Option("--environment", help="static or process; else recognised.")
+        str | None,
+        typer.Option(
+            "--environment", help="static, process, wasm, container or one that was added; else recognised."
+        ),
     ] = None,
     run: Annotated[str | None, typer.Option("--command", help="What starts the program.")] = None,
     env: Annotated[
@@ -62,7 +68,8 @@ async def deploy(
     """Deploy a folder: create the service, or change the one of this name that is yours, and activate it.
 
     A folder with an index.html is a web site; one with a Procfile, an app.py or a package.json with a start command is a
-    program. A colla.toml in the folder says the rest: name, environment, command, replicas, env, uses, public, domains,
+    program; a .wasm file is a WebAssembly module (WASI, answering by CGI); an archive of `podman save` or `docker save`
+    is a container. A colla.toml in the folder says the rest: name, environment, command, replicas, env, uses, public, domains,
     limits, health.
     """
     try:
@@ -94,7 +101,9 @@ async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | 
     out = here.out
     with out.progress(f"{plan.request.name}: {plan.recognised}; storing its files") as progress:
         before = await _existing(client, plan.request.name)
-        stored = await client.put(plan.folder)
+        # Unpacking an archive takes a while, and nobody else waits for this loop.
+        with staged(plan.path) as folder:
+            stored = await client.put(folder)
         progress.update(f"{plan.request.name}: telling the group")
         held = before.replicas_wanted if before is not None else None
         written = await client.deploy(plan.request_for(stored.object, stored.size_bytes, held))

@@ -78,8 +78,10 @@ class CommunicationCalls(Calls):
 
     async def taken(self, subscriber: str, place: int) -> types.SubscriberReport:
         """The subscriber has taken all events up to that place. Raises `CollaError("not_found")`."""
-        path = f"subscribers/{quoted(subscriber)}/taken"
-        return await self._call("POST", path, types.SubscriberReport, types.TakenRequest(place))
+        request = types.TakenRequest(place)
+        return await self._call(
+            "POST", f"subscribers/{quoted(subscriber)}/taken", types.SubscriberReport, request
+        )
 
     async def subscribers(self) -> tuple[types.SubscriberReport, ...]:
         """All subscribers on this computer."""

@@ -17,21 +17,18 @@ from typing import Any
 
 import msgspec
 
-from colla.client.folder_content import Content, read_content
+from colla.client.folder_content import NOTHING, Content, read_content
+from colla.client.images import SUFFIXES as IMAGE_SUFFIXES
+from colla.client.staging import MODULE_SUFFIX
 from colla.client.types import DeployRequest
 from colla.model.errors import CollaError
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_kind, check_name
 
 SETTINGS_NAME = "colla.toml"
-STATIC, PROCESS = "static", "process"
-NOT_YET = ("wasm", "container")
-SUPPORTED = (
-    "Supported are a web site (static) and programs (process: a Procfile, a Python or a Node program)."
-)
+STATIC, PROCESS, WASM, CONTAINER = "static", "process", "wasm", "container"
 PYTHON_STARTS = ("app.py", "main.py", "server.py", "__main__.py")
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 BUILT_FOLDERS = ("dist", "public", "_site", "site", "build", "out", "html", "www")
-IMAGE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".oci")
 NEEDS_SHELL = re.compile(r"[$&|;<>()*?~`\\]|^\w+=")
 NAME_CHARACTERS_MAX = 63
 REPLICAS_DEFAULT = 3
@@ -89,7 +86,8 @@ NOTHING_SAID = Said()
 class DeployPlan(msgspec.Struct, frozen=True):
     """What shall be deployed. `request` lacks the object only; `recognised` says what the folder was taken for."""
 
-    folder: Path
+    path: Path
+    """A folder, a WebAssembly module or an image's archive: `staging.staged` makes a folder of it."""
     recognised: str
     request: DeployRequest
     replicas_said: bool = False
@@ -110,18 +108,17 @@ class DeployPlan(msgspec.Struct, frozen=True):
 
 
 def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
-    """Recognise the folder at `path`.
+    """Recognise the folder at `path`, or the one file that is a whole service: a module or an image's archive.
 
     Raises `CollaError`: `folder_missing`, `not_a_folder`, `folder_empty`, `unreadable`, `bad_colla_toml`, `bad_name`,
     `bad_replicas`, `not_recognised`, `ambiguous`, `not_supported`, `bad_command`.
     """
-    _refuse_files(path)
-    content = read_content(path)
+    content = NOTHING if path.is_file() else read_content(path)
     settings = _read_settings(path) if SETTINGS_NAME in content.top else FolderSettings()
     command = _split(said.command) if said.command is not None else _command_of(settings)
-    environment, command, recognised = _recognise(
-        path, content, said.environment or settings.environment, command
-    )
+    wanted = said.environment or settings.environment
+    recognise = _recognise_file if path.is_file() else _recognise
+    environment, command, recognised = recognise(path, content, wanted, command)
     asked = said.replicas if said.replicas is not None else settings.replicas
     replicas = REPLICAS_DEFAULT if asked is None else asked
     if not 1 <= replicas <= REPLICAS_MAX:
@@ -151,22 +148,16 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
     return DeployPlan(path, recognised, request, asked is not None, tuple(_warnings(content, environment)))
 
 
-def _refuse_files(path: Path) -> None:
-    if not path.is_file():
-        return
+def _recognise_file(
+    path: Path, content: Content, environment: str, command: tuple[str, ...]
+) -> tuple[str, tuple[str, ...], str]:
     name = path.name.lower()
-    if name.endswith(".wasm"):
-        raise _not_yet("WebAssembly modules")
-    if name.endswith(IMAGE_SUFFIXES):
-        raise _not_yet("container images")
-    if name in COMPOSE_NAMES:
-        raise _not_yet("Compose files")
+    if name.endswith(MODULE_SUFFIX) and environment in ("", WASM):
+        return WASM, (path.name, *command), "a WebAssembly module"
+    if name.endswith(IMAGE_SUFFIXES) and environment in ("", CONTAINER):
+        return CONTAINER, command, "a container image"
     hint = "Unpack it and give the folder." if name.endswith(".zip") else f"Give its folder: {path.parent}"
     raise CollaError("not_a_folder", f"{path} is a file; a folder is deployed.", hint)
-
-
-def _not_yet(what: str) -> CollaError:
-    return CollaError("not_supported", f"This version of colla cannot run {what} yet.", SUPPORTED)
 
 
 def _read_settings(folder: Path) -> FolderSettings:
@@ -202,8 +193,13 @@ def _recognise(
     path: Path, content: Content, environment: str, command: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...], str]:
     """The environment, the command, and what the folder is, in words."""
-    if environment in NOT_YET:
-        raise _not_yet(f"services of the environment {environment}")
+    modules = [name for name in sorted(content.top) if name.endswith(MODULE_SUFFIX)]
+    if environment == WASM or (modules and not environment and not command):
+        return _recognise_modules(path, modules, environment, command)
+    if environment == CONTAINER and "manifest.json" in content.top:
+        return CONTAINER, command, "an unpacked container image"
+    if environment == CONTAINER:
+        raise _not_an_image(path)
     if environment not in ("", STATIC, PROCESS):
         # A kind that somebody attached: only its own program knows what it needs of the folder.
         check_kind(environment)
@@ -229,6 +225,27 @@ def _recognise(
             "Say which: --command 'python3 app.py', or --environment static, or a Procfile with a line `web: …`.",
         )
     return PROCESS, ways[0].command, f"a program ({ways[0].source})"
+
+
+def _recognise_modules(
+    path: Path, modules: list[str], environment: str, command: tuple[str, ...]
+) -> tuple[str, tuple[str, ...], str]:
+    """A folder with a module at its top; its other files are what the module reads."""
+    if command and command[0] not in modules:
+        hint = f"Name one of: {', '.join(modules)}." if modules else "Put the module at its top."
+        raise CollaError("bad_command", f"{path} has no module {command[0]!r} at its top.", hint)
+    if not command and len(modules) != 1:
+        hint = "Say which: --environment wasm --command NAME.wasm"
+        what = f"has several modules: {', '.join(modules)}" if modules else "has no .wasm module at its top"
+        raise CollaError("ambiguous" if modules else "not_recognised", f"{path} {what}.", hint)
+    return WASM, command or (modules[0],), f"a WebAssembly module ({(command or modules)[0]})"
+
+
+def _not_an_image(path: Path) -> CollaError:
+    hint = (
+        "Build the image, save it, and deploy the archive: podman build -t it . && podman save -o it.tar it"
+    )
+    return CollaError("not_recognised", f"{path} is no image of a container.", hint)
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -280,14 +297,16 @@ def _node_start(path: Path) -> str:
 
 
 def _not_recognised(path: Path, content: Content, environment: str) -> CollaError:
-    if any(name in content.top for name in COMPOSE_NAMES):
-        return _not_yet("Compose files")
+    composed = [name for name in COMPOSE_NAMES if name in content.top]
+    if composed:
+        hint = f"Deploy that file: colla deploy {shlex.quote(str(path / composed[0]))}"
+        return CollaError("not_recognised", f"{path} is a Compose project.", hint)
     if "Dockerfile" in content.top or "Containerfile" in content.top:
-        return _not_yet("container images")
-    if any(name.endswith(".wasm") for name in content.top):
-        return _not_yet("WebAssembly modules")
-    if any(name.endswith(IMAGE_SUFFIXES) for name in content.top):
-        return _not_yet("container images")
+        return _not_an_image(path)
+    archives = [name for name in sorted(content.top) if name.endswith(IMAGE_SUFFIXES)]
+    if archives:
+        hint = f"If it is a container image, deploy that file: colla deploy {shlex.quote(str(path / archives[0]))}"
+        return CollaError("not_recognised", f"{path} has an archive at its top and nothing to run.", hint)
     if environment == PROCESS:
         return CollaError(
             "not_recognised",
@@ -331,8 +350,9 @@ def _some(names: tuple[str, ...], shown: int = 3) -> str:
 
 
 def _name_from(path: Path) -> str:
-    """A DNS label from the folder's name; raises `CollaError("bad_name")` when nothing is left of it."""
-    name = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-")[:NAME_CHARACTERS_MAX].strip("-")
+    """A DNS label from the name of the folder or file; raises `CollaError("bad_name")` when nothing is left of it."""
+    called = path.resolve().name.partition(".")[0] if path.is_file() else path.resolve().name
+    name = re.sub(r"[^a-z0-9]+", "-", called.lower()).strip("-")[:NAME_CHARACTERS_MAX].strip("-")
     if not name:
         raise CollaError(
             "bad_name", f"The name of {path} makes no name for a service.", "Give one with --name."

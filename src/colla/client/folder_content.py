@@ -33,6 +33,10 @@ class Content(msgspec.Struct, frozen=True):
     brings_modules: bool
 
 
+NOTHING = Content(frozenset(), frozenset(), (), (), False)
+"""What lies in a file."""
+
+
 def read_content(folder: Path) -> Content:
     """List the folder. Raises `CollaError`: `folder_missing`, `not_a_folder`, `unreadable`, `folder_empty`."""
     if not os.path.lexists(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from colla.client import types
 from colla.client.calls import Calls, quoted
 
@@ -21,9 +23,19 @@ class ServiceCalls(Calls):
         """Why the replicas of the service run where they run."""
         return await self._call("GET", f"services/{quoted(name)}/why", types.WhyReport)
 
-    async def logs(self, name: str) -> tuple[str, ...]:
-        """The newest log lines of the service's replica on this computer."""
-        return await self._call("GET", f"services/{quoted(name)}/logs", tuple[str, ...])
+    async def logs(
+        self, name: str, lines: int = 200, *, follow: bool = False
+    ) -> AsyncIterator[types.LogLineReport]:
+        """What all replicas wrote: the newest `lines` in the order of time, then with `follow` those to come."""
+        query = {"lines": str(lines), "follow": "true" if follow else "false"}
+        async for line in self._lines(
+            "GET", f"services/{quoted(name)}/logs", types.LogLineReport, query=query
+        ):
+            yield line
+
+    async def stats(self, name: str) -> tuple[types.ReplicaStatsReport, ...]:
+        """What each replica uses now."""
+        return await self._call("GET", f"services/{quoted(name)}/stats", tuple[types.ReplicaStatsReport, ...])
 
     async def deploy(self, request: types.DeployRequest) -> types.WrittenAnswer:
         """Create or modify a service; the object must have been put before."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from colla.client.deploying import NOTHING_SAID, Said, plan_deploy
+from colla.client.staging import staged
 from colla.model.errors import CollaError
 
 
@@ -138,10 +139,10 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("notes.txt",), "not_recognised"),
         (("app.py", "main.py"), "ambiguous"),
         (("index.html", "app.py"), "ambiguous"),
-        (("compose.yaml", "web/x"), "not_supported"),
-        (("Dockerfile",), "not_supported"),
-        (("module.wasm",), "not_supported"),
-        (("image.tar.gz",), "not_supported"),
+        (("compose.yaml", "web/x"), "not_recognised"),
+        (("Dockerfile",), "not_recognised"),
+        (("one.wasm", "two.wasm"), "ambiguous"),
+        (("image.tar.gz",), "not_recognised"),
         (("Procfile",), "not_recognised"),
     ],
 )
@@ -152,9 +153,6 @@ def test_what_is_not_clear_is_said(tmp_path: Path, names: tuple[str, ...], code:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("m.wasm", "not_supported"),
-        ("i.tar", "not_supported"),
-        ("compose.yml", "not_supported"),
         ("site.zip", "not_a_folder"),
         ("index.html", "not_a_folder"),
     ],
@@ -169,8 +167,50 @@ def test_what_is_ambiguous_can_be_said(tmp_path: Path) -> None:
     assert plan_deploy(folder, Said(name="x", environment="process")).request.command == ("python3", "app.py")
     assert plan_deploy(folder, Said(name="x", command="./run")).request.command == ("./run",)
     assert code_of(folder, Said(environment="static", command="./run")) == "bad_command"
-    assert code_of(folder, Said(environment="container")) == "not_supported"
+    assert code_of(folder, Said(environment="container")) == "not_recognised"
+    assert code_of(folder, Said(environment="wasm")) == "not_recognised"
     assert code_of(folder, Said(command="python3 'a")) == "bad_command"
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "service", "command"),
+    [
+        ("hello.wasm", "wasm", "hello", ("hello.wasm",)),
+        ("Shop.tar", "container", "shop", ()),
+        ("shop.tar.gz", "container", "shop", ()),
+        ("shop.tgz", "container", "shop", ()),
+    ],
+)
+def test_files_that_are_whole_services(
+    tmp_path: Path, name: str, environment: str, service: str, command: tuple[str, ...]
+) -> None:
+    plan = plan_deploy(fill(tmp_path, name) / name)
+    assert (plan.request.environment, plan.request.name, plan.request.command) == (
+        environment,
+        service,
+        command,
+    )
+    assert code_of(tmp_path / name, Said(environment="static")) == "not_a_folder"
+
+
+def test_a_folder_with_a_module(tmp_path: Path) -> None:
+    folder = fill(tmp_path, "app.wasm", "data/words.txt")
+    assert plan_deploy(folder, Said(name="x")).request.command == ("app.wasm",)
+    assert plan_deploy(folder, Said(name="x", environment="wasm")).request.environment == "wasm"
+    fill(tmp_path, "other.wasm")
+    chosen = plan_deploy(folder, Said(name="x", environment="wasm", command="other.wasm --quiet"))
+    assert chosen.request.command == ("other.wasm", "--quiet")
+    assert code_of(folder, Said(environment="wasm", command="none.wasm")) == "bad_command"
+
+
+def test_a_module_is_staged_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "app.wasm").write_bytes(b"module")
+    with staged(tmp_path / "app.wasm") as folder:
+        assert [path.name for path in folder.iterdir()] == ["app.wasm"]
+        assert (folder / "app.wasm").read_bytes() == b"module"
+    assert not folder.exists()
+    with staged(tmp_path) as same:
+        assert same == tmp_path
 
 
 def test_a_built_site_is_pointed_at(tmp_path: Path) -> None:

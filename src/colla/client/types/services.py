@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):
@@ -52,6 +55,36 @@ class WhyReport(msgspec.Struct, frozen=True):
     running: int
     lines: tuple[WhyLineReport, ...]
     history: tuple[str, ...]
+
+
+class LogsRequest(msgspec.Struct, frozen=True):
+    """The newest `lines` of all replicas, then, with `follow`, those to come."""
+
+    lines: Annotated[int, Meta(ge=0, le=1000)] = 200
+    follow: bool = False
+
+
+class LogLineReport(msgspec.Struct, frozen=True):
+    """A line that a replica wrote. `number` counts up per replica: a gap means that lines were dropped to stay within
+    the bound. With the stream `note` it is not the replica's but tells why a computer's lines are missing.
+    """
+
+    node: str
+    replica: str
+    number: int
+    at_s: float
+    stream: str
+    text: str
+
+
+class ReplicaStatsReport(msgspec.Struct, frozen=True):
+    """What a replica uses now; None where its computer cannot tell."""
+
+    node: str
+    replica: str
+    cpu_s: float | None
+    memory_bytes: int | None
+    processes: int | None
 
 
 class DeployRequest(msgspec.Struct, frozen=True):
