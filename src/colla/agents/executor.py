@@ -65,7 +65,7 @@ class Executor(Agent):
         super().__init__(context)
         setting = setting_of(context)
         self._echoes = Echoes(setting)
-        self._running = Running(setting, context.holdings.holds, self._owner)
+        self._running = Running(setting, context.holdings, self._owner)
         self._obeying = Obeying(setting, self._running, self._echoes)
         self._partners: list[NodeId] = []
         self._epoch = 0

@@ -96,7 +96,7 @@ class ObjectRequests(Agent):
         if found is not None:
             holders = placed.holders
             me = self.context.identity.node
-            if len(holders) < placed.wanted and me not in holders and self._keeps_here():
+            if len(holders) < placed.wanted and me not in holders and self._keeps_here(placed.object):
                 # Others were nearer but could not: the copy from which all came is one as well.
                 holders = (*holders, me)
             self._answer(found[0], ObjectPlaced(len(holders), placed.wanted, placed.reasons, holders))
@@ -137,10 +137,12 @@ class ObjectRequests(Agent):
             case _:
                 raise TypeError(f"not about objects: {request!r}")
 
-    def _keeps_here(self) -> bool:
-        """Whether what is on this disk fits what its owner gives: if not, it is here for the way only."""
+    def _keeps_here(self, object_id: ObjectId) -> bool:
+        """Whether the group may count on the copy here: if it does not fit what the owner gives, it is on its way only."""
         gives = self.context.own.contribution
-        return gives.carries(AgentKind.REPOSITORY) and self.context.holdings.bytes_held() <= gives.disk_bytes
+        return gives.carries(AgentKind.REPOSITORY) and self.context.holdings.claim(
+            object_id, gives.disk_bytes
+        )
 
     def _me(self) -> MemberId:
         owner = self.context.membership.owner_of(self.context.identity.node)
@@ -169,7 +171,7 @@ class ObjectRequests(Agent):
         me = self.context.identity.node
         ranked = self._counting.ranked(request.object)
         wanted = min(self._config.copies, len(ranked))
-        kept = [me] if me in ranked[:wanted] and self._keeps_here() else []
+        kept = [me] if me in ranked[:wanted] and self._keeps_here(request.object) else []
         candidates = [node for node in ranked if node not in kept and node != me]
         nonce, placed = self._placing.begin(
             request.object, request.size_bytes, wanted, candidates, kept, (me,), now

@@ -58,7 +58,7 @@ class RepositoryAgent(Agent):
         self._placing = placing
         self._counting = counting
         self._upkeep = upkeep
-        self._keeping = CopyKeeping(self._config, context.outbox, holdings, self._room_bytes)
+        self._keeping = CopyKeeping(self._config, context.outbox, holdings, self._given_bytes)
         self._repair = CopyRepair(context.identity.node, self._config, context.outbox, holdings, placing)
         self._epoch = 0
         self._count = 0
@@ -160,8 +160,9 @@ class RepositoryAgent(Agent):
             )
             self.context.outbox.send(peer, answer)
 
-    def _room_bytes(self) -> int:
-        return self.context.own.contribution.disk_bytes - self._holdings.bytes_held()
+    def _given_bytes(self) -> int:
+        gives = self.context.own.contribution
+        return gives.disk_bytes if gives.carries(AgentKind.REPOSITORY) else 0
 
     def _check_in(self, seconds: float, now: Instant) -> None:
         self._epoch += 1

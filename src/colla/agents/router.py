@@ -267,7 +267,7 @@ class Router:
             case ObjectFetched(object=object_id, size_bytes=size_bytes):
                 self.foundation.holdings.add(object_id, size_bytes)
             case ObjectStored(object=object_id, size_bytes=size_bytes):
-                self.foundation.holdings.add(object_id, size_bytes)
+                self.foundation.holdings.add(object_id, size_bytes, own=True)
             case ObjectForgotten(object=object_id):
                 self.foundation.holdings.remove(object_id)
             case ObjectDamaged(object=object_id) | RemnantLeft(object=object_id):

@@ -200,6 +200,12 @@ class FakeHoldings:
     def held(self) -> tuple[ObjectId, ...]:
         return tuple(sorted(self.objects))
 
+    def bytes_given(self) -> int:
+        return 0
+
+    def claim(self, object_id: ObjectId, given_bytes: int) -> bool:
+        return object_id in self.objects
+
 
 class Replica(msgspec.Struct):
     """One program that an environment runs on a node."""

@@ -43,6 +43,8 @@ class World:
         self.written: list[Any] = []
         self.refuse = False
         self.contribution = Contribution()
+        self.holdings = Holdings([])
+        self.holdings.add(OBJECT, 10, own=True)
         config = Config()
         self.placing = CopyPlacing(config.copies, self.outbox)
         self.counting = CopyCounting(
@@ -58,7 +60,7 @@ class World:
             presence=cast(Any, self),
             records=cast(Any, None),
             catalogue=cast(Any, None),
-            holdings=Holdings([(OBJECT, 10)]),
+            holdings=self.holdings,
             own=cast(Any, self),
             partners=cast(Any, None),
         )

@@ -72,7 +72,8 @@ class FrameReader:
         """Whoever is silent for longer than `patience_s` where bytes are due raises `TimeoutError`."""
         self._stream = stream
         self._patience_s = patience_s
-        self._buffer = bytearray()
+        self._left = b""
+        """What was read and not taken yet."""
 
     async def want(self) -> Want | None:
         """The next request, or None when the peer has finished. Raises `BadFrame`, `LinkError`, `TimeoutError`."""
@@ -84,25 +85,30 @@ class FrameReader:
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes. Raises `BadFrame` if the stream ends before, and as `want`."""
-        while len(self._buffer) < count:
+        # Joined once at the end: a buffer that grows and is cut copies every byte several times.
+        parts = [self._left]
+        missing = count - len(self._left)
+        while missing > 0:
             data = await self._read()
             if not data:
                 raise BadFrame("the stream ended in the middle")
-            self._buffer += data
-        taken = bytes(memoryview(self._buffer)[:count])
-        del self._buffer[:count]
-        return taken
+            parts.append(data)
+            missing -= len(data)
+        last = parts.pop()
+        used = len(last) + missing
+        self._left = last[used:]
+        parts.append(last[:used])
+        return b"".join(parts) if len(parts) > 1 else parts[0]
 
     async def _read(self) -> bytes:
         async with asyncio.timeout(self._patience_s):
             return await self._stream.read(READ_BYTES)
 
     async def _frame(self, decoder: msgspec.msgpack.Decoder[F]) -> F | None:
-        if not self._buffer:
-            data = await self._read()
-            if not data:
+        if not self._left:
+            self._left = await self._read()
+            if not self._left:
                 return None
-            self._buffer += data
         length = int.from_bytes(await self.exactly(_LENGTH_BYTES), "big")
         if length > FRAME_BYTES_MAX:
             raise BadFrame(f"a frame of {length} bytes")

@@ -15,7 +15,8 @@ Transitions of one object that was asked for:
     held               damaged                       -> waiting, fetching  a sound copy is sought
 
 Invariants: at most `fetches_at_once` fetches run; the others queue (bounded). What was promised and is not here
-yet counts against the owner's disk like what is.
+yet counts against the owner's disk like what is; what the owner put here for the own use counts only once it is kept
+for others, which is refused when it does not fit.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from colla.protocol.copies.holdings import Holdings
 from colla.protocol.copies.messages import CopyAnswer, CopyProgress, KeepCopy, KeepingDue
 
 QUEUE_MAX = 1024
+DISK_FULL = "the disk that this computer's owner gives is full"
 
 
 class Wanted(msgspec.Struct):
@@ -47,15 +49,15 @@ class Wanted(msgspec.Struct):
 
 
 class CopyKeeping:
-    """The repository agent's side of `KeepCopy`. `room_bytes` is what the owner gives and nothing takes yet."""
+    """The repository agent's side of `KeepCopy`. `given_bytes` is what the owner gives of the disk."""
 
     def __init__(
-        self, config: CopiesConfig, outbox: Outbox, holdings: Holdings, room_bytes: Callable[[], int]
+        self, config: CopiesConfig, outbox: Outbox, holdings: Holdings, given_bytes: Callable[[], int]
     ) -> None:
         self._config = config
         self._outbox = outbox
         self._holdings = holdings
-        self._room_bytes = room_bytes
+        self._given_bytes = given_bytes
         self._queue: dict[ObjectId, Wanted] = {}
         self._fetching: dict[int, Wanted] = {}
         self._telling = False
@@ -63,7 +65,8 @@ class CopyKeeping:
     def asked(self, peer: NodeId, ask: KeepCopy, now: Instant) -> None:
         """Somebody wants a copy here."""
         if self._holdings.holds(ask.object):
-            self._outbox.send(peer, CopyAnswer(ask.object, ask.nonce, True))
+            kept = self._holdings.claim(ask.object, self._given_bytes())
+            self._outbox.send(peer, CopyAnswer(ask.object, ask.nonce, kept, "" if kept else DISK_FULL))
             return
         wanted = self._find(ask.object)
         if wanted is not None:
@@ -131,8 +134,8 @@ class CopyKeeping:
     def _refusal(self, ask: KeepCopy) -> str:
         promised = sum(w.size_bytes for w in self._fetching.values())
         promised += sum(w.size_bytes for w in self._queue.values())
-        if ask.size_bytes + promised > self._room_bytes():
-            return "the disk that this computer's owner gives is full"
+        if ask.size_bytes + promised + self._holdings.bytes_given() > self._given_bytes():
+            return DISK_FULL
         if len(self._queue) >= QUEUE_MAX:
             return "too many objects are waiting"
         return ""

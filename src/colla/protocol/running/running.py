@@ -7,6 +7,7 @@ without any order; everything else goes on, also when nobody is heard. `take_cha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -58,15 +59,21 @@ class Changes(msgspec.Struct):
     failed: list[Replica] = []
 
 
-class Running:
-    """See the module's docstring. `holds` tells what is on this disk, `owner` what the owner gives now."""
+class ObjectsHere(Protocol):
+    """What this needs of the objects on this node's disk."""
 
-    def __init__(
-        self, setting: Setting, holds: Callable[[ObjectId], bool], owner: Callable[[], Owner]
-    ) -> None:
+    def holds(self, wanted: ObjectId) -> bool: ...
+    def bytes_given(self) -> int: ...
+
+
+class Running:
+    """See the module's docstring. `holdings` tells what is on this disk, `owner` what the owner gives now."""
+
+    def __init__(self, setting: Setting, holdings: ObjectsHere, owner: Callable[[], Owner]) -> None:
         self._setting = setting
         self._config = setting.config.supervision
-        self._holds = holds
+        self._holds = holdings.holds
+        self._holdings = holdings
         self._owner = owner
         self.table = ReplicaTable(setting.durable, self._config.detail_chars_max)
         self.backoff = Backoff(self._config)
@@ -84,17 +91,12 @@ class Running:
         """What the owner gives, and what the replicas here have reserved of it."""
         gives = self._owner().contribution
         replicas = self.table.all()
-        held = {
-            service.specification.object: service.specification.object_bytes
-            for service in self._setting.catalogue.services()
-            if self._holds(service.specification.object)
-        }
         return Capacity(
             cpus=gives.cpus,
             cpus_reserved=round(sum(own.specification.limits.cpus for own in replicas), 6),
             memory_bytes=gives.memory_bytes,
             memory_reserved_bytes=sum(own.specification.limits.memory_bytes for own in replicas),
-            disk_free_bytes=gives.disk_bytes - sum(held.values()),
+            disk_free_bytes=gives.disk_bytes - self._holdings.bytes_given(),
             replicas=len(replicas),
             replicas_max=gives.replicas_max,
         )

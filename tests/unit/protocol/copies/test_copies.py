@@ -157,6 +157,26 @@ def test_what_is_promised_counts_against_the_owners_disk() -> None:
     assert [answer.nonce for answer in refused] == [2]
 
 
+def test_own_objects_take_nothing_of_what_the_owner_gives_until_the_group_counts_on_them() -> None:
+    outbox, holdings = Outbox(1), Holdings([])
+    keeping = CopyKeeping(CONFIG, outbox, holdings, lambda: 25)
+    holdings.add(OBJECT, 20, own=True)
+    large = ObjectId(b"l" * 32)
+    holdings.add(large, 30, own=True)
+    assert holdings.bytes_given() == 0
+    keeping.asked(node(1), KeepCopy(OBJECT, 20, (node(1),), 1), NOW)
+    keeping.asked(node(1), KeepCopy(large, 30, (node(1),), 2), NOW)
+    keeping.asked(node(1), KeepCopy(ObjectId(b"s" * 32), 10, (node(1),), 3), NOW)
+    answers = [e.message for e in outbox.drain() if isinstance(e, Send) and isinstance(e.message, CopyAnswer)]
+    assert [(answer.nonce, answer.kept) for answer in answers] == [(1, True), (2, False), (3, False)]
+    assert holdings.bytes_given() == 20
+    holdings.add(large, 30)
+    assert holdings.bytes_given() == 50
+    holdings.remove(OBJECT)
+    holdings.remove(large)
+    assert holdings.bytes_given() == 0
+
+
 def test_what_is_unreferenced_is_forgotten_only_after_an_unbroken_while() -> None:
     outbox, holdings = Outbox(1), Holdings([(OBJECT, 10)])
     upkeep = Upkeep(CONFIG, outbox, holdings)
