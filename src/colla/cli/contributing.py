@@ -7,6 +7,7 @@ own door.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from colla.model.service import KIND_PATTERN
 from colla.model.willing import ISOLATIONS
 
 DISK_BYTES_REASONABLE = 10_000_000_000
-BUILT_IN = ("static", "process")
+BUILT_IN = ("static", "process", "wasm", "container")
 PANEL = "What this computer gives"
 EVERYBODY, NONE = "everybody", "none"
 
@@ -38,6 +39,8 @@ class Computer(msgspec.Struct, frozen=True):
     disk_free_bytes: int
     disk_bytes: int
     sandbox: bool
+    """Whether programs of others can be kept in bubblewrap."""
+    webassembly: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Gives:
     ] = None
     environments: Annotated[
         str | None,
-        typer.Option("--environments", help="What may run: static,process or none.", rich_help_panel=PANEL),
+        typer.Option("--environments", help="What may run: static,process,wasm,container or none.", rich_help_panel=PANEL),
     ] = None
     unsandboxed: Annotated[
         bool | None,
@@ -171,6 +174,7 @@ def inspect_computer(home: Path) -> Computer:
         disk_free_bytes=disk.free,
         disk_bytes=disk.total,
         sandbox=shutil.which("bwrap") is not None,
+        webassembly=importlib.util.find_spec("wasmtime") is not None,
     )
 
 
@@ -180,8 +184,14 @@ def reasonable(computer: Computer) -> Contribution:
         cpus=max(0.5, computer.cpus / 2),
         memory_bytes=computer.memory_bytes // 4,
         disk_bytes=min(DISK_BYTES_REASONABLE, computer.disk_free_bytes // 10),
-        environments=BUILT_IN if computer.sandbox else BUILT_IN[:1],
+        environments=safe_environments(computer),
     )
+
+
+def safe_environments(computer: Computer) -> tuple[str, ...]:
+    """What may run code of people one does not know, on this computer. Containers are for the owner to offer."""
+    found = {"static": True, "process": computer.sandbox, "wasm": computer.webassembly}
+    return tuple(name for name, safe in found.items() if safe)
 
 
 def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution:
