@@ -41,7 +41,7 @@ from colla.sim.scenario.scenario import AnyAct, FirstService, NodeGives, Scenari
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("docs/reference", "docs/decisions/index.md")
 REGION = re.compile(r"(?P<begin><!-- generated: (?P<name>[^\n]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-PANELS = ("Group", "Services", "Use", "My computer", "Lab")
+PANELS = ("Group", "Services", "Use", "Share", "My computer", "Lab")
 
 
 class Incomplete(Exception):
@@ -215,16 +215,25 @@ def client_calls() -> dict[tuple[str, str], str]:
         for method in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(method, ast.AsyncFunctionDef):
                 continue
+            named = {
+                target.id: each.value
+                for each in ast.walk(method)
+                if isinstance(each, ast.Assign)
+                for target in each.targets
+                if isinstance(target, ast.Name)
+            }
             for call in ast.walk(method):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) in ("self._call", "self._lines"):
-                    found[ast.literal_eval(call.args[0]), path_text(call.args[1])] = method.name
+                    path = call.args[1]
+                    path = named[path.id] if isinstance(path, ast.Name) else path
+                    found[ast.literal_eval(call.args[0]), path_text(path)] = method.name
     return found
 
 
 def path_text(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
-        return "".join(map(str, parts))
+        return "".join(map(str, parts)).partition("?")[0]
     return str(ast.literal_eval(node))
 
 

@@ -85,6 +85,7 @@ NOTICES = {
     "agents_restarted": "The agents of this node began anew from the disk, after a fault or when the disk refused a write.",
     "copies_remade": "An object had too few copies; more are being made.",
     "database_corrupt": "The database was damaged and put aside; the group fills it again.",
+    "inherited": "No administrator was left: this computer's member is one now.",
     "log_forked": "An old disk came back: both branches of a log are kept.",
     "missing_replicas": "A service has fewer replicas than wanted, and no willing computer is free.",
     "node_absent": "A computer is gone.",
