@@ -1,109 +1,101 @@
-"""Environments that are attached while the node runs: their services are placed, and leave with them."""
+"""Modules and containers, deployed by a command and asked through the gateway, on real processes."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
+import aiohttp
+import oci
+import psutil
 import pytest
-from computers import Computer, deploy, eventually, everything, page
+from computers import Computer, everything
 
-from colla.model.errors import CollaError
+pytestmark = pytest.mark.cluster
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed"),
-]
+ANSWERING = """
+(module
+ (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+ (memory (export "memory") 1)
+ (data (i32.const 16) "Content-Type: text/plain\\n\\nfrom a module")
+ (func (export "_start")
+  (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 39))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
+"""
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "environment-node"
-KIND = "node-functions"
+
+def deploy(home: Path, *words: str) -> None:
+    """Run the command as a person does."""
+    command = [sys.executable, "-m", "colla", "deploy", *words, "--replicas", "1", "--home", str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def page(computer: Computer, service: str) -> tuple[int, str]:
+    gateway = (await computer.ask(lambda client: client.node())).gateway
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{gateway}/", headers={"Host": f"{service}.localhost"}) as response,
+    ):
+        return response.status, await response.text()
 
 
 @pytest.fixture
-async def computer(tmp_path: Path) -> AsyncIterator[Computer]:
+async def attic(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Computer]:
     computer = Computer(tmp_path, "attic")
-    gives = msgspec.structs.replace(everything(), unsandboxed=True)
-    computer.found("circle", "hashing", gives)
+    computer.found("circle", "hashing", everything((request.param,)))
     await computer.up()
     yield computer
     computer.unplug()
 
 
-def colla(computer: Computer, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "colla", *words, "--home", str(computer.home)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=dict(os.environ), cwd=EXAMPLE
+@pytest.mark.parametrize("attic", ["wasm"], indirect=True)
+async def test_a_module_is_deployed(tmp_path: Path, attic: Computer) -> None:
+    wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    (tmp_path / "hello.wasm").write_bytes(wasmtime.wat2wasm(ANSWERING))
+    await asyncio.to_thread(deploy, attic.home, str(tmp_path / "hello.wasm"))
+    assert await page(attic, "hello") == (200, "from a module")
+
+
+@pytest.fixture
+def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Podman's storage in a folder of the test's own."""
+    folder = tmp_path / "podman"
+    folder.mkdir()
+    (folder / "containers.conf").write_text(CONTAINERS_CONF)
+    storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+    (folder / "storage.conf").write_text(storage)
+    monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
+    return folder
+
+
+@pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works")
+@pytest.mark.parametrize("attic", ["container"], indirect=True)
+async def test_an_image_is_deployed(tmp_path: Path, podman: Path, attic: Computer) -> None:
+    site = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
+    archive = oci.write_archive(
+        tmp_path / "shop.tar", oci.image(site, {"www/index.html": b"from a container"})
     )
+    await asyncio.to_thread(deploy, attic.home, str(archive))
+    assert await page(attic, "shop") == (200, "from a container")
+    await attic.ask(lambda client: client.eliminate("shop"))
 
+    def left() -> list[str]:
+        commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+        return [" ".join(command) for command in commands if command[:2] == ["/bin/busybox", "httpd"]]
 
-async def runs_nothing(computer: Computer) -> bool:
-    return (await computer.ask(lambda client: client.node())).replicas == 0
-
-
-async def test_an_environment_comes_and_goes_while_the_node_runs(computer: Computer) -> None:
-    await deploy(computer, EXAMPLE / "hello", "hello", 1, environment=KIND)
-    why = await eventually(
-        lambda: computer.ask(lambda client: client.why("hello")), 10.0, "there is a master to ask"
-    )
-    assert why.running == 0 and KIND in why.lines[0].reason
-
-    done = await asyncio.to_thread(colla, computer, "environment", "add", "node", "environment.mjs")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert KIND in done.stdout and "consent" not in done.stderr
-    shown = await eventually(lambda: page(computer, "hello"), 5.0, "its service answers")
-    assert shown == "Hello from Node.js\n"
-    (report,) = [
-        each for each in await computer.ask(lambda client: client.environments()) if each.kind == KIND
-    ]
-    assert (report.attached, report.given, report.replicas, report.isolation) == (True, True, 1, "none")
-    again = await asyncio.to_thread(colla, computer, "environment", "add", "node", "environment.mjs")
-    assert again.returncode == 1 and "attached already" in again.stderr
-
-    # It is a part of the node from now on.
-    assert await computer.stop() == 0
-    await computer.up()
-    await eventually(lambda: page(computer, "hello"), 20.0, "its service answers after a restart")
-
-    done = await asyncio.to_thread(colla, computer, "environment", "remove", KIND)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [each.kind for each in await computer.ask(lambda client: client.environments())] == ["static"]
-    await eventually(lambda: runs_nothing(computer), 5.0, "its replica is gone")
-    assert not (computer.folder / "run" / KIND).exists()
-
-
-async def test_what_is_no_environment_is_refused_and_changes_nothing(
-    computer: Computer, tmp_path: Path
-) -> None:
-    silent = tmp_path / "silent.py"
-    silent.write_text("print('hello')")
-    impostor = tmp_path / "impostor.py"
-    impostor.write_text(
-        textwrap.dedent("""
-        import subprocess, sys
-        raise SystemExit(subprocess.call([sys.executable, "-m", "colla.environments", "static", *sys.argv[1:]]))
-        """)
-    )
-    before = await computer.ask(lambda client: client.environments())
-    for command, code in (
-        ((sys.executable, str(silent)), "bad_program"),
-        (("/no/such/program",), "bad_program"),
-        ((sys.executable, str(impostor)), "kind_taken"),
-        ((), "bad_program"),
-    ):
-        with pytest.raises(CollaError) as refused:
-            await computer.ask(lambda client, command=command: client.attach(command))
-        assert refused.value.code == code, refused.value
-    assert await computer.ask(lambda client: client.environments()) == before
-    gives = (await computer.ask(lambda client: client.node())).contribution
-    with pytest.raises(CollaError) as refused:
-        wrong = msgspec.structs.replace(gives, environments=("static", "unheard-of"))
-        await computer.ask(lambda client: client.contribute(wrong))
-    assert refused.value.code == "bad_contribution" and "environment add" in refused.value.hint
-    assert not list((computer.folder / "run").glob("trial-*"))
+    async with asyncio.timeout(30.0):
+        while left():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
