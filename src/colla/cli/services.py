@@ -296,19 +296,51 @@ async def eliminate(here: Here, name: ServiceArgument, yes: YesOption = False) -
 async def logs(
     here: Here,
     name: ServiceArgument,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="The newest so many.")] = 200,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=1000, help="The newest so many.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what is written.")] = False,
 ) -> None:
-    """Show what the service's replica on this computer wrote."""
+    """Show what the service's replicas wrote, wherever they run, in the order of time.
+
+    Its owner and administrators see all of it, others what the replica on their own computer wrote.
+    """
+    seen = False
     async with here.client() as client:
-        found = await client.logs(name)
-        report = await client.service(name)
+        async for line in client.logs(name, lines, follow=follow):
+            if here.out.json:
+                here.out.answer(line)
+            elif line.stream == "note":
+                here.out.note(f"{line.node}: {line.text}")
+                continue
+            else:
+                clock = time.strftime("%H:%M:%S", time.localtime(line.at_s))
+                here.out.row((clock, line.node, line.text))
+            seen = True
+        report = await client.service(name) if not seen else None
+    if report is not None and not here.out.json:
+        runs = f"Its replicas run on {_places(report)}." if report.locations else "No replica runs."
+        here.out.note(f"Nothing was written. {runs}")
+
+
+async def stats(here: Here, name: ServiceArgument) -> None:
+    """Show what each replica of the service uses, wherever it runs."""
+    async with here.client() as client:
+        reports = await client.stats(name)
     if here.out.json:
-        here.out.answer(found[-lines:])
+        here.out.answer(reports)
         return
-    for line in found[-lines:]:
-        here.out.say(line.replace("\n", " "))
-    if not found and report.locations:
-        here.out.note(f"Nothing was written here. Its replicas run on {_places(report)}.")
+    here.out.table(
+        ("COMPUTER", "REPLICA", "CPU", "MEMORY", "PROCESSES"),
+        [
+            (
+                report.node,
+                short_id(report.replica),
+                "–" if report.cpu_s is None else f"{report.cpu_s:.1f} s",
+                "–" if report.memory_bytes is None else size_text(report.memory_bytes),
+                "–" if report.processes is None else str(report.processes),
+            )
+            for report in reports
+        ],
+    )
 
 
 async def why(here: Here, name: ServiceArgument) -> None:
@@ -359,5 +391,6 @@ def add(app: typer.Typer) -> None:
     declare(scale, "colla scale blog 5")
     declare(eliminate, "colla eliminate blog", "colla eliminate blog --yes")
     declare(eliminate, "colla rm blog", name="rm", hidden=True)
-    declare(logs, "colla logs shop", "colla logs shop -n 20")
+    declare(logs, "colla logs shop -n 20", "colla logs shop --follow")
+    declare(stats, "colla stats shop")
     declare(why, "colla why blog")

@@ -57,6 +57,7 @@ from colla.node.notices import Notices
 from colla.node.objects import Damage, ObjectStore, UploadLimiter, serve_objects
 from colla.node.objects.fetching import Fetches
 from colla.node.objects.scrubbing import Scrubber
+from colla.node.observing import Observing
 from colla.node.performer import NodePerformer
 from colla.node.relaying import Relaying
 from colla.node.replicas import Replicas
@@ -165,6 +166,7 @@ class Node:
         self.forwards = Forwards(self.resolver, self.tunnels, SystemRandom())
         stack.push_async_callback(self.forwards.close)
         self.limiter = UploadLimiter(None)
+        self.observing = Observing(self)
         self.relaying = Relaying(lambda: self.core, self.links)
         stack.push_async_callback(self.relaying.close)
         self.api = Api(self)
@@ -383,6 +385,8 @@ class Node:
                 self._background_of(self._serve_objects(stream))
             case "tunnel":
                 self._background_of(serve_tunnel(LinkBytes(stream), self.replicas.endpoint_of))
+            case "observe":
+                self._background_of(self.observing.serve(peer, stream))
             case _:
                 self._background_of(stream.abort())
 

@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 REATTACH_FIRST_S = 0.5
 REATTACH_MAX_S = 30.0
 """Pauses between attempts to bring an environment program back."""
-LOG_LINES_MAX = 500
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -238,16 +237,13 @@ class Replicas:
             raise TunnelError("no_such_replica", f"no replica {short(replica)} runs here")
         return endpoint
 
-    async def logs(self, service: ServiceId) -> list[str]:
-        """The newest log lines of this node's replica of the service; empty when none runs here."""
-        lines: list[str] = []
-        for replica, note in list(self._notes.items()):
-            client = self._clients.get(note.kind)
-            if note.service != service.hex() or client is None:
-                continue
-            async for line in client.logs(replica, follow=False):
-                lines.append(f"{line.stream} {line.text}")
-        return lines[-LOG_LINES_MAX:]
+    def of(self, service: ServiceId) -> list[tuple[ReplicaId, EnvironmentClient]]:
+        """The replicas of the service that run here, each with the program that runs it."""
+        return [
+            (replica, self._clients[note.kind])
+            for replica, note in self._notes.items()
+            if note.service == service.hex() and note.kind in self._clients
+        ]
 
     def count(self, kind: str | None = None) -> int:
         """How many replicas run here, in all environments or one."""

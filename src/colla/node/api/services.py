@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from colla.agents.requests import (
@@ -58,8 +59,19 @@ async def _why(call: Call[None]) -> types.WhyReport:
     return reports.why_report(call.node, service, await call.ask(ExplainService(service.id)))
 
 
-async def _logs(call: Call[None]) -> tuple[str, ...]:
-    return tuple(await call.node.replicas.logs(call.service().id))
+async def _logs(call: Call[types.LogsRequest]) -> AsyncIterator[types.LogLineReport]:
+    service = call.service()
+    if service.active:
+        await _locate(call, service)
+    async for line in call.node.observing.logs(service.id, call.body.lines, follow=call.body.follow):
+        yield line
+
+
+async def _stats(call: Call[None]) -> tuple[types.ReplicaStatsReport, ...]:
+    service = call.service()
+    if service.active:
+        await _locate(call, service)
+    return await call.node.observing.stats(service.id)
 
 
 async def _deploy(call: Call[types.DeployRequest]) -> types.WrittenAnswer:
@@ -206,9 +218,18 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(
         "GET",
         "services/{name}/logs",
-        "The newest log lines of the service's replica on this computer.",
+        "What all replicas of the service wrote, in the order of time.",
         _logs,
-        tuple[str, ...],
+        types.LogLineReport,
+        types.LogsRequest,
+        ("not_found",),
+    ),
+    Route(
+        "GET",
+        "services/{name}/stats",
+        "What each replica of the service uses now.",
+        _stats,
+        tuple[types.ReplicaStatsReport, ...],
         errors=("not_found",),
     ),
     Route(
