@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from colla.model.contribution import AgentKind
 from colla.protocol.views import Election, Role
@@ -239,6 +240,12 @@ class Composer:
         if self._disks_lost:
             return self._kill(at_s)
         self._disks_lost += 1
+        if self._rng.random() < 0.3:
+            node, lies_s = self._node(), round(self._rng.uniform(0.2, 8.0), 1)
+            crash = computer_acts.PowerOff(
+                at_s=min(round(at_s + self._rng.uniform(0.5, 8.0), 2), self._ends_s), node=node, lasts_s=2.0
+            )
+            return [computer_acts.LyingDisk(at_s=at_s, node=node, lies_s=lies_s), crash]
         if self._rng.random() < 0.5:
             return [computer_acts.Wipe(at_s=at_s, node=self._node(), lasts_s=self._lasts_s())]
         returns_s = round(self._rng.uniform(0.5, max(1.0, self._ends_s - at_s)), 2)
@@ -306,6 +313,7 @@ class Composer:
                 repeated=round(self._rng.uniform(0.0, 0.3), 2),
                 late=round(self._rng.uniform(0.0, 0.4), 2),
                 late_s=round(self._rng.uniform(0.05, 3.0), 2),
+                in_order=self._rng.random() < 0.5,
                 lasts_s=self._lasts_s(15.0),
             )
         ]
@@ -337,26 +345,30 @@ class Composer:
         return [environments.HangReplicas(at_s=at_s, service=service, node=node, lasts_s=self._lasts_s(12.0))]
 
     def _bad_environment(self, at_s: float) -> list[Act]:
-        node, lasts_s, rng = self._any_node(), self._lasts_s(12.0), self._rng
-        match rng.randrange(5):
+        rng, bad = self._rng, environments.BadEnvironment
+        when: dict[str, Any] = {"at_s": at_s, "node": self._any_node(), "lasts_s": self._lasts_s(12.0)}
+        match rng.randrange(8):
             case 0:
                 ready_s, prepare_s = round(rng.uniform(0.5, 20.0), 1), round(rng.expovariate(0.3), 1)
-                bad = environments.BadEnvironment(
-                    at_s=at_s, node=node, lasts_s=lasts_s, prepare_s=prepare_s, ready_s=ready_s
-                )
+                return [bad(**when, prepare_s=prepare_s, ready_s=ready_s)]
             case 1:
-                crash_after_s = round(rng.uniform(0.0, 6.0), 2)
-                bad = environments.BadEnvironment(
-                    at_s=at_s, node=node, lasts_s=lasts_s, crash_after_s=crash_after_s
-                )
+                return [bad(**when, crash_after_s=round(rng.uniform(0.0, 6.0), 2))]
             case 2:
-                bad = environments.BadEnvironment(at_s=at_s, node=node, lasts_s=lasts_s, never_listens=True)
+                return [bad(**when, never_listens=True)]
             case 3:
-                bad = environments.BadEnvironment(at_s=at_s, node=node, lasts_s=lasts_s, ignores_stop=True)
+                return [bad(**when, ignores_stop=True)]
+            case 4:
+                return [bad(**when, hang_after_s=round(rng.uniform(0.0, 6.0), 2))]
+            case 5:
+                return [
+                    bad(**when, flap_s=(round(rng.uniform(1.0, 20.0), 1), round(rng.uniform(1.0, 20.0), 1)))
+                ]
+            case 6:
+                share = round(rng.uniform(0.3, 1.0), 1)
+                return [bad(**when, fails_to_launch="there is no such program", fails_share=share)]
             case _:
-                why = "there is no such program"
-                bad = environments.BadEnvironment(at_s=at_s, node=node, lasts_s=lasts_s, fails_to_launch=why)
-        return [bad]
+                seconds = round(rng.uniform(0.1, 8.0), 1)
+                return [environments.DetachEnvironments(at_s=at_s, node=when["node"], seconds=seconds)]
 
     # -- people ---------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ AnyAct = (
     | computers.OldDisk
     | computers.FullDisk
     | computers.SlowDisk
+    | computers.LyingDisk
     | computers.DamageObjects
     | computers.Drift
     | computers.Jump
@@ -57,6 +58,7 @@ AnyAct = (
     | environments.CrashReplicas
     | environments.HangReplicas
     | environments.BadEnvironment
+    | environments.DetachEnvironments
     | people.Create
     | people.Modify
     | people.Scale

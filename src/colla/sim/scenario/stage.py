@@ -242,6 +242,7 @@ class Stage:
                 continue
             self.restore_line(computer)
             computer.disk.speed = USUAL
+            computer.disk.lies_s = 0.0
             computer.disk.free()
             computer.environment.behaviour = WELL_BEHAVED
             for service in group.services:

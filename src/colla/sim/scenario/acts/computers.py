@@ -207,6 +207,20 @@ class SlowDisk(Fault, frozen=True, kw_only=True):
         return True
 
 
+class LyingDisk(Fault, frozen=True, kw_only=True):
+    """The disk says that it flushed when it did not: without power it loses the transactions of the last `lies_s`."""
+
+    lies_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
+
+    def do(self, stage: Stage) -> bool:
+        computer = stage.computer(self.node)
+        if computer is None:
+            return False
+        computer.disk.lies_s = self.lies_s
+        stage.after(self.lasts_s, setattr, computer.disk, "lies_s", 0.0)
+        return True
+
+
 class DamageObjects(NodeAct, frozen=True, kw_only=True):
     """Bits rot in every object on the disk; nobody knows until somebody reads them."""
 

@@ -82,30 +82,36 @@ class Deaf(WireAct, frozen=True, kw_only=True):
 
 
 class Disturbance(Rule):
-    """Random parcels are repeated or late: late datagrams are overtaken by later ones, frames keep their order."""
+    """Random parcels are repeated or late. Late datagrams are overtaken by later ones; frames too, if `in_order` is not."""
 
-    def __init__(self, rng: Random, repeated: float, late: float, late_s: float) -> None:
+    def __init__(self, rng: Random, repeated: float, late: float, late_s: float, *, in_order: bool) -> None:
         self._rng = rng
         self._repeated = repeated
         self._late = late
         self._late_s = late_s
+        self._in_order = in_order
 
     def judge(self, parcel: Parcel) -> Verdict:
         repeated, late = self._rng.random() < self._repeated, self._rng.random() < self._late
         if not repeated and not late:
             return PASS
-        return Verdict(1 + repeated, self._rng.random() * self._late_s if late else 0.0)
+        return Verdict(1 + repeated, self._rng.random() * self._late_s if late else 0.0, self._in_order)
 
 
 class Disturb(WireAct, frozen=True, kw_only=True):
-    """A share of all messages is `repeated`; a share is `late` by up to `late_s`, so that datagrams change order."""
+    """A share of all messages is `repeated`; a share is `late` by up to `late_s`, so that datagrams change order.
+
+    Unless `in_order`, so do messages on links, as if links had broken and been made again in between.
+    """
 
     repeated: Share = 0.0
     late: Share = 0.0
     late_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
+    in_order: bool = True
 
     def rule(self, stage: Stage) -> Rule:
-        return Disturbance(stage.random(f"disturb/{self.at_s}"), self.repeated, self.late, self.late_s)
+        rng = stage.random(f"disturb/{self.at_s}")
+        return Disturbance(rng, self.repeated, self.late, self.late_s, in_order=self.in_order)
 
 
 class BadLine(Fault, frozen=True, kw_only=True):
