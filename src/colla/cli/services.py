@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from colla.cli.command import SERVICES_PANEL, Here, command
+from colla.cli.composing import deploy_compose
 from colla.cli.formats import count_text, list_text, parse_pairs, short_id, size_text
 from colla.cli.output import Progress
 from colla.cli.waiting import wait_for_replicas
 from colla.client.client import Client
+from colla.client.compose import is_compose_file
 from colla.client.deploying import DeployPlan, Said, plan_deploy
 from colla.client.staging import staged
 from colla.client.types import PutAnswer, ServiceReport, WhyReport, WrittenAnswer
@@ -69,31 +71,34 @@ async def deploy(
 
     A folder with an index.html is a web site; one with a Procfile, an app.py or a package.json with a start command is a
     program; a .wasm file is a WebAssembly module (WASI, answering by CGI); an archive of `podman save` or `docker save`
-    is a container. A colla.toml in the folder says the rest: name, environment, command, replicas, env, uses, public, domains,
+    is a container; a Compose file is each of its services. A colla.toml in the folder says the rest: name, environment, command, replicas, env, uses, public, domains,
     limits, health.
     """
     try:
         pairs = parse_pairs(env or [])
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--env") from None
-    plan = plan_deploy(
-        path,
-        Said(
-            name=name,
-            environment=environment,
-            command=run,
-            replicas=replicas,
-            activate=not inactive,
-            public=public,
-            domains=tuple(domain or ()),
-            env=pairs,
-            health_path=health,
-        ),
+    said = Said(
+        name=name,
+        environment=environment,
+        command=run,
+        replicas=replicas,
+        activate=not inactive,
+        public=public,
+        domains=tuple(domain or ()),
+        env=pairs,
+        health_path=health,
     )
+    wait_s = timeout if wait and not inactive else None
+    if is_compose_file(path):
+        async with here.client() as client:
+            await deploy_compose(here, client, path, said, wait_s, _deploy)
+        return
+    plan = plan_deploy(path, said)
     for text in plan.warnings:
         here.out.warn(text)
     async with here.client() as client:
-        await _deploy(here, client, plan, timeout if wait and not inactive else None)
+        await _deploy(here, client, plan, wait_s)
 
 
 async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | None) -> None:

@@ -1,0 +1,324 @@
+"""Compose files (compose-spec.io) read as services of a group: what can be kept is translated, everything else is named.
+
+A function of the file. Nothing is silently left out: what colla does anyway or in another way is a note, what it cannot
+give is a refusal that names the service and the key. `depends_on` gives the order of deploying; there is no private network
+between services, so that one which needs another reaches it through `uses`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from colla.client.deploying import CONTAINER, NOTHING_SAID, DeployPlan, Said
+from colla.client.types import DeployRequest
+from colla.model.errors import CollaError
+from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
+
+NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+FILE_BYTES_MAX: Final = 1 << 20
+SERVICES_MAX: Final = 64
+HANDLED: Final = frozenset(
+    ["image", "build", "command", "environment", "ports", "expose", "healthcheck", "deploy", "depends_on", "labels", "stop_grace_period", "cpus", "mem_limit", "pids_limit", "scale"]
+)
+ANYWAY: Final = {
+    "container_name": "each replica has a name of its own",
+    "restart": "a replica that ends is always started again",
+    "read_only": "the root of a container is always read-only",
+    "cap_drop": "a container never has any capability",
+    "security_opt": "a container never gains privileges",
+    "init": "signals reach the program as they are",
+    "hostname": "services are reached by their names",
+    "platform": "the image says which computers it runs on",
+    "pull_policy": "nothing is pulled",
+    "logging": "`colla logs` shows what is written",
+    "profiles": "all services of the file are deployed",
+}
+"""Keys that change nothing here, and why."""
+REFUSED: Final = {
+    "volumes": "a replica keeps nothing: its files vanish with it. Use the group's objects, or a database outside",
+    "networks": "services have no network between them: name those that it needs in `x-colla: {uses: [NAME]}`",
+    "secrets": "set them with `colla secret set`",
+    "configs": "put the files into the image",
+    "env_file": "write its variables under `environment`, and secrets with `colla secret set`",
+}
+"""Keys with an answer of their own; others are refused as unknown."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?(/[^\s\"']*)?")
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class ComposeService(msgspec.Struct, frozen=True):
+    """One service of the file. `image` is the name of an image that the local engine has."""
+
+    image: str
+    plan: DeployPlan
+    notes: tuple[str, ...]
+
+
+def is_compose_file(path: Path) -> bool:
+    """Whether the path is to be read as a Compose file."""
+    return path.is_file() and path.suffix in (".yaml", ".yml")
+
+
+def read_compose(path: Path, said: Said = NOTHING_SAID) -> tuple[ComposeService, ...]:
+    """The services in the order in which they are deployed.
+
+    Raises `CollaError`: `bad_compose` (with the line), `compose_unsupported` (names every key), `bad_name`, `not_installed`.
+    """
+    document = _load(path)
+    services = document.get("services")
+    if not isinstance(services, dict) or not services or len(services) > SERVICES_MAX:
+        raise _bad(path, f"it must have 1 to {SERVICES_MAX} `services`")
+    problems = [f"{key}: {REFUSED[key]}" for key in ("secrets", "configs") if document.get(key)]
+    read = []
+    for name in _in_order(path, services):
+        service = _Service(path, str(name), services[name])
+        read.append(service.read(said))
+        problems += service.problems
+    if problems:
+        raise CollaError(
+            "compose_unsupported",
+            f"{path} asks for what colla cannot give:\n  " + "\n  ".join(problems),
+            "Take these out of the file, or deploy the image by itself: podman save, then colla deploy.",
+        )
+    return tuple(read)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        raise CollaError(
+            "not_installed", "Compose files need PyYAML.", "pip install 'colla[container]'"
+        ) from None
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise _bad(path, "it is too long")
+        found = yaml.safe_load(data)
+    except OSError as error:
+        raise _bad(path, f"it cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise _bad(path, " ".join(str(error).split())) from None
+    if not isinstance(found, dict):
+        raise _bad(path, "it has no `services`")
+    return found
+
+
+def _in_order(path: Path, services: dict[Any, Any]) -> list[Any]:
+    """Those that others depend on come first. Raises `CollaError` for a circle or an unknown name."""
+    waiting = {name: _dependencies(service) for name, service in services.items()}
+    done: list[Any] = []
+    while waiting:
+        ready = [name for name, needs in waiting.items() if all(need in done for need in needs)]
+        unknown = [need for needs in waiting.values() for need in needs if need not in services]
+        if unknown or not ready:
+            what = f"no service is called {unknown[0]}" if unknown else "its depends_on go in a circle"
+            raise _bad(path, what)
+        done += ready
+        for name in ready:
+            del waiting[name]
+    return done
+
+
+def _dependencies(service: Any) -> list[Any]:
+    needs = service.get("depends_on", []) if isinstance(service, dict) else []
+    return list(needs) if isinstance(needs, list | dict) else []
+
+
+class _Service:
+    """Translates one service; what cannot be translated is collected in `problems`."""
+
+    def __init__(self, path: Path, name: str, content: Any) -> None:
+        if not isinstance(content, dict):
+            raise _bad(path, f"the service {name} has no content")
+        self._path = path
+        self._name = name
+        self._content = content
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def read(self, said: Said) -> ComposeService:
+        content = self._content
+        own = content.get("x-colla") or {}
+        self._look_at_keys()
+        limits, replicas = self._deploy()
+        request = DeployRequest(
+            name=check_name(self._name),
+            object="",
+            object_bytes=0,
+            environment=CONTAINER,
+            replicas=replicas or 1,
+            activate=said.activate,
+            command=self._command(),
+            env=self._environment() | said.env,
+            uses=tuple(str(used) for used in own.get("uses", ())),
+            public=bool(own.get("public", False)) if said.public is None else said.public,
+            domains=said.domains or tuple(str(domain) for domain in own.get("domains", ())),
+            health_path=self._health_path(),
+            start_period_s=self._start_period_s(),
+            stop_grace_s=self._seconds("stop_grace_period", content.get("stop_grace_period"), 5.0),
+            cpus=limits.cpus,
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,
+            labels=self._labels(),
+        )
+        plan = DeployPlan(self._path, f"a service of {self._path.name}", request, replicas is not None)
+        return ComposeService(self._image(), plan, tuple(self.notes))
+
+    def _refuse(self, key: str, why: str) -> None:
+        self.problems.append(f"{self._name}.{key}: {why}")
+
+    def _look_at_keys(self) -> None:
+        for key in self._content:
+            if key in HANDLED or str(key).startswith("x-"):
+                continue
+            if key in ANYWAY:
+                self.notes.append(f"{self._name}.{key}: {ANYWAY[key]}")
+            else:
+                self._refuse(str(key), REFUSED.get(str(key), "colla has nothing like it"))
+
+    def _image(self) -> str:
+        image = self._content.get("image")
+        if self._content.get("build") is not None:
+            text = "build the image first, then give its name as `image` (podman build -t NAME .)"
+            if not image:
+                self._refuse("build", text)
+            self.notes.append(f"{self._name}.build: the image that is there is deployed, nothing is built")
+        elif not image:
+            self._refuse("image", "it is missing")
+        return str(image or "")
+
+    def _command(self) -> tuple[str, ...]:
+        command = self._content.get("command")
+        if command is None:
+            return ()
+        if isinstance(command, str):
+            return tuple(shlex.split(command))
+        return tuple(str(word) for word in command)
+
+    def _environment(self) -> dict[str, str]:
+        found = self._content.get("environment") or {}
+        pairs: dict[str, str] = {}
+        if isinstance(found, list):
+            split = [str(pair).partition("=") for pair in found]
+            found = {name: value if equals else None for name, equals, value in split}
+        for name, value in found.items():
+            if value is None:
+                self._refuse(
+                    f"environment.{name}", "it has no value here, and nothing is taken from your shell"
+                )
+            else:
+                pairs[str(name)] = str(value).lower() if isinstance(value, bool) else str(value)
+        port = self._port()
+        return pairs if port is None or "PORT" in pairs else pairs | {"PORT": str(port)}
+
+    def _port(self) -> int | None:
+        """Where the program listens inside: the target of the one port that it publishes or exposes."""
+        targets: list[int] = []
+        for entry in [*(self._content.get("ports") or []), *(self._content.get("expose") or [])]:
+            text = str(entry.get("target", "")) if isinstance(entry, dict) else str(entry).rpartition(":")[2]
+            number, _, kind = text.partition("/")
+            if kind not in ("", "tcp") or not number.isdigit():
+                self._refuse("ports", f"{entry!r} is not one TCP port")
+            elif int(number) not in targets:
+                targets.append(int(number))
+        if len(targets) > 1:
+            self._refuse("ports", f"a service answers on one port, not on {len(targets)}")
+        if self._content.get("ports"):
+            self.notes.append(f"{self._name}.ports: each member reaches it through their own gateway")
+        return targets[0] if targets else None
+
+    def _health_path(self) -> str:
+        check = self._content.get("healthcheck")
+        if not isinstance(check, dict) or check.get("disable"):
+            return ""
+        test = check.get("test", "")
+        found = _URL.search(test if isinstance(test, str) else " ".join(str(word) for word in test))
+        if found is None:
+            self._refuse("healthcheck", "only one that asks for http://localhost/PATH can be kept")
+            return ""
+        self.notes.append(f"{self._name}.healthcheck: colla asks for {found[1] or '/'} itself")
+        return found[1] or "/"
+
+    def _start_period_s(self) -> float:
+        check = self._content.get("healthcheck")
+        said = check.get("start_period") if isinstance(check, dict) else None
+        return self._seconds("healthcheck.start_period", said, HealthCheck().start_period_s)
+
+    def _deploy(self) -> tuple[Limits, int | None]:
+        deploy = self._content.get("deploy") or {}
+        for key in deploy:
+            if key not in ("replicas", "resources", "mode", "labels"):
+                self.notes.append(f"{self._name}.deploy.{key}: colla decides that itself")
+        if deploy.get("mode", "replicated") != "replicated":
+            self._refuse("deploy.mode", "only `replicated` can be kept")
+        limits = (deploy.get("resources") or {}).get("limits") or {}
+        if (deploy.get("resources") or {}).get("reservations"):
+            self.notes.append(f"{self._name}.deploy.resources.reservations: the limits are reserved")
+        default = Limits()
+        cpus = limits.get("cpus", self._content.get("cpus"))
+        memory = limits.get("memory", self._content.get("mem_limit"))
+        processes = limits.get("pids", self._content.get("pids_limit"))
+        replicas = deploy.get("replicas", self._content.get("scale"))
+        if replicas is not None and not (isinstance(replicas, int) and 1 <= replicas <= REPLICAS_MAX):
+            self._refuse(
+                "deploy.replicas", f"1 to {REPLICAS_MAX} are possible; `colla deactivate` is for none"
+            )
+            replicas = 1
+        try:
+            return (
+                Limits(
+                    cpus=default.cpus if cpus is None else float(cpus),
+                    memory_bytes=default.memory_bytes if memory is None else _size(str(memory)),
+                    processes=default.processes if processes is None else int(processes),
+                ),
+                replicas,
+            )
+        except ValueError as error:
+            self._refuse("deploy.resources", str(error))
+            return default, replicas
+
+    def _labels(self) -> dict[str, str]:
+        labels = self._content.get("labels")
+        if labels:
+            self.notes.append(
+                f"{self._name}.labels: labels say here where a service may run; these are left out"
+            )
+        own = self._content.get("x-colla") or {}
+        return {str(name): str(value) for name, value in (own.get("labels") or {}).items()}
+
+    def _seconds(self, key: str, said: Any, default: float) -> float:
+        if said is None:
+            return default
+        found = _DURATION.fullmatch(str(said))
+        if found is None or not str(said):
+            self._refuse(key, f"{said!r} is no time, as 1m30s")
+            return default
+        hours, minutes, seconds = (float(part or 0) for part in found.groups())
+        return hours * 3600 + minutes * 60 + seconds
+
+
+def _size(text: str) -> int:
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no amount of memory, as 512M")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def _bad(path: Path, why: str) -> CollaError:
+    return CollaError("bad_compose", f"{path} is not right: {why}.", "Correct it, then deploy it again.")
+
+
+def describe(services: tuple[ComposeService, ...]) -> Iterator[str]:
+    """The notes of all services, one line each."""
+    for service in services:
+        yield from service.notes

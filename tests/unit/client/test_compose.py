@@ -1,0 +1,143 @@
+"""Compose files: what is kept, what is said, and what is refused by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colla.client.compose import describe, is_compose_file, read_compose
+from colla.client.deploying import Said
+from colla.model.errors import CollaError
+
+SHOP = """
+services:
+  shop:
+    image: localhost/shop:1
+    command: serve --port 8000
+    environment:
+      COLOUR: green
+      DEBUG: false
+    ports: ["80:8000"]
+    restart: always
+    depends_on: [stock]
+    stop_grace_period: 1m30s
+    healthcheck:
+      test: ["CMD", "curl", "-f", "http://localhost:8000/healthy"]
+      start_period: 20s
+    deploy:
+      replicas: 3
+      resources:
+        limits: {cpus: "0.50", memory: 256M, pids: 20}
+    x-colla: {uses: [stock], public: true, domains: [shop.example.org]}
+  stock:
+    image: localhost/stock:1
+    environment: [LEVEL=2, "TEXT=a=b"]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "compose.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str) -> CollaError:
+    with pytest.raises(CollaError) as raised:
+        read_compose(write(folder, text))
+    return raised.value
+
+
+def service(more: str) -> str:
+    return f"services:\n  web:\n    image: i\n    {more}\n"
+
+
+def test_what_is_kept(tmp_path: Path) -> None:
+    stock, shop = read_compose(write(tmp_path, SHOP))
+    assert (stock.plan.request.name, shop.plan.request.name) == ("stock", "shop"), "those needed come first"
+    assert (stock.image, shop.image) == ("localhost/stock:1", "localhost/shop:1")
+    request = shop.plan.request
+    assert request.environment == "container"
+    assert request.command == ("serve", "--port", "8000")
+    assert request.env == {"COLOUR": "green", "DEBUG": "false", "PORT": "8000"}
+    assert request.replicas == 3
+    assert (request.cpus, request.memory_bytes, request.processes) == (0.5, 256 << 20, 20)
+    assert (request.health_path, request.start_period_s) == ("/healthy", 20.0)
+    assert request.stop_grace_s == 90.0
+    assert (request.uses, request.public, request.domains) == (("stock",), True, ("shop.example.org",))
+    assert stock.plan.request.env == {"LEVEL": "2", "TEXT": "a=b"}
+    assert not stock.plan.replicas_said
+
+
+def test_what_is_different_is_said(tmp_path: Path) -> None:
+    notes = "\n".join(describe(read_compose(write(tmp_path, SHOP))))
+    for key in ("shop.restart", "shop.ports", "shop.healthcheck"):
+        assert key in notes
+
+
+def test_what_the_caller_says(tmp_path: Path) -> None:
+    (_, shop) = read_compose(write(tmp_path, SHOP), Said(activate=False, env={"COLOUR": "red"}, public=False))
+    assert not shop.plan.request.activate
+    assert shop.plan.request.env["COLOUR"] == "red"
+    assert not shop.plan.request.public
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("volumes: [data:/data]", "web.volumes: a replica keeps nothing"),
+        ("networks: [inner]", "web.networks"),
+        ("privileged: true", "web.privileged: colla has nothing like it"),
+        ("secrets: [key]", "colla secret set"),
+        ("env_file: .env", "web.env_file"),
+        ("environment: [HOME]", "web.environment.HOME"),
+        ("ports: ['1:2', '3:4']", "answers on one port"),
+        ("ports: ['53:53/udp']", "is not one TCP port"),
+        ("ports: ['8000-8010:8000-8010']", "is not one TCP port"),
+        ("healthcheck: {test: pg_isready}", "web.healthcheck"),
+        ("deploy: {mode: global}", "web.deploy.mode"),
+        ("deploy: {replicas: 0}", "web.deploy.replicas"),
+        ("deploy: {resources: {limits: {memory: lots}}}", "no amount of memory"),
+        ("stop_grace_period: soon", "is no time"),
+    ],
+)
+def test_what_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
+    error = refusal(tmp_path, service(more))
+    assert error.code == "compose_unsupported"
+    assert named in error.message
+
+
+def test_everything_refused_is_named_at_once(tmp_path: Path) -> None:
+    text = service("volumes: [a:/a]\n    devices: [/dev/x]") + "configs:\n  c: {file: c.txt}\n"
+    message = refusal(tmp_path, text).message
+    assert all(word in message for word in ("web.volumes", "web.devices", "configs"))
+
+
+def test_an_image_has_to_be_there(tmp_path: Path) -> None:
+    assert "web.image: it is missing" in refusal(tmp_path, "services:\n  web: {command: x}\n").message
+    assert "build the image first" in refusal(tmp_path, "services:\n  web: {build: .}\n").message
+    (web,) = read_compose(write(tmp_path, "services:\n  web: {build: ., image: here}\n"))
+    assert web.image == "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("services: [", "line 1"),
+        ("- a", "no `services`"),
+        ("services: {}", "1 to 64"),
+        ("services:\n  web:\n", "has no content"),
+        ("services:\n  a: {image: i, depends_on: [b]}\n  b: {image: i, depends_on: [a]}\n", "circle"),
+        ("services:\n  a: {image: i, depends_on: [c]}\n", "no service is called c"),
+    ],
+)
+def test_files_that_are_not_right(tmp_path: Path, text: str, why: str) -> None:
+    error = refusal(tmp_path, text)
+    assert error.code == "bad_compose"
+    assert why in error.message
+
+
+def test_which_files_are_read(tmp_path: Path) -> None:
+    assert is_compose_file(write(tmp_path, SHOP))
+    assert not is_compose_file(tmp_path)
+    assert not is_compose_file(tmp_path / "none.yaml")
