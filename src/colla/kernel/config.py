@@ -258,8 +258,8 @@ class MessagingConfig(msgspec.Struct, frozen=True):
     """Computers of all recipients together; wrapping a key takes about 0.1 ms each."""
     letters_kept: int = 256
     letters_bytes: int = 1024 * 1024
-    receipts_kept: int = 256
-    receipts_bytes: int = 256 * 1024
+    receipts_kept: int = 128
+    receipts_bytes: int = 128 * 1024
     receipt_delay_s: float = 0.3
     receipt_ids_max: int = 256
     receipts_pending_max: int = 4096
@@ -273,10 +273,10 @@ class HappeningsConfig(msgspec.Struct, frozen=True):
     data_bytes_max: int = 16 * 1024
     topic_chars_max: int = 64
     text_chars_max: int = 300
-    events_kept: int = 512
-    events_bytes: int = 512 * 1024
-    group_kept: int = 256
-    group_bytes: int = 128 * 1024
+    events_kept: int = 256
+    events_bytes: int = 256 * 1024
+    group_kept: int = 128
+    group_bytes: int = 64 * 1024
     told_at_once_max: int = 4
     told_again_s: float = 60.0
     """Of one kind about one service so many at once, then one in such a time: what flaps fills nobody's history."""

@@ -23,7 +23,6 @@ import msgspec
 from colla.kernel.durable import Durable
 from colla.kernel.effects import DropCell, StoreCell, Write
 from colla.kernel.outbox import Outbox
-from colla.model.ids import NodeId
 from colla.model.record import Key, Log, Record, Stamp
 from colla.protocol.views import RecordChange
 
@@ -67,7 +66,7 @@ class Journal:
         self._order: list[int] = []
         self._at: dict[int, Record] = {}
         self._place_of: dict[bytes, int] = {}
-        self._keys: dict[tuple[str, Key], dict[NodeId, int]] = {}
+        self._keys: dict[tuple[str, Key], tuple[int, ...]] = {}
         self._upto: dict[Log, int] = {}
         self._last = given_before
         self._restore(durable)
@@ -120,13 +119,14 @@ class Journal:
         ]
 
     def _gone(self, change: RecordChange) -> list[Record]:
-        placed = [self._at[place] for place in self._keys.get((change.topic, change.key), {}).values()]
+        placed = [self._at[place] for place in self._keys.get((change.topic, change.key), ())]
         held = {one.digest: None for one in self._records.versions(change.topic, change.key)}
         return [record for record in placed if record.digest not in held]
 
     def _give(self, record: Record) -> bool:
         """Give the next place, unless the same was said before."""
-        if record.log.node in self._keys.get((record.log.topic, record.key), {}):
+        places = self._keys.get((record.log.topic, record.key), ())
+        if any(self._at[place].log.node == record.log.node for place in places):
             return False
         self._last += 1
         self._put(self._last, record)
@@ -136,15 +136,16 @@ class Journal:
         self._order.append(place)
         self._at[place] = record
         self._place_of[record.digest] = place
-        self._keys.setdefault((record.log.topic, record.key), {})[record.log.node] = place
+        key = (record.log.topic, record.key)
+        self._keys[key] = (*self._keys.get(key, ()), place)
 
     def _forget(self, record: Record) -> int:
         place = self._place_of.pop(record.digest)
         del self._at[place]
-        same_key = self._keys[record.log.topic, record.key]
-        del same_key[record.log.node]
-        if not same_key:
-            del self._keys[record.log.topic, record.key]
+        key = (record.log.topic, record.key)
+        self._keys[key] = tuple(other for other in self._keys[key] if other != place)
+        if not self._keys[key]:
+            del self._keys[key]
         del self._order[bisect_right(self._order, place) - 1]
         return place
 

@@ -97,8 +97,9 @@ class HeldLog:
     def _insert(self, record: Record) -> None:
         insort(self._entries, entry_of(record.number, record.digest))
         self._records[record.digest] = record
-        self._by_key.setdefault(record.key, []).append(record)
-        self._by_subject.setdefault(record.key.subject, {})[record.key] = None
+        if self._retention is None:
+            self._by_key.setdefault(record.key, []).append(record)
+            self._by_subject.setdefault(record.key.subject, {})[record.key] = None
         self._hash = None
 
     def _drop_old(self, newest: Record, records_max: int) -> list[Record]:
@@ -161,6 +162,8 @@ class HeldLog:
     def _remove(self, record: Record) -> None:
         del self._records[record.digest]
         del self._entries[bisect_left(self._entries, entry_of(record.number, record.digest))]
+        if self._retention is not None:
+            return
         same_key = self._by_key[record.key]
         same_key.remove(record)
         if not same_key:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from colla.kernel.config import RecordConfig
 from colla.model.ids import LogId, NodeId, digest
 from colla.model.record import Key, Log, Record
@@ -71,9 +73,13 @@ class Topic:
         if held.replaced(record):
             held.note(record.number)
             return None
+        # One name of a log for all its records: a stream holds many of them, and most of each is its envelope.
+        content = msgspec.structs.replace(record.content, log=held.log)
+        record = Record(record.signed, content, record.digest)
         replaced = held.add(record)
         self._by_key.setdefault(record.key, []).append(record)
-        self._by_kind.setdefault(record.key.kind, {})[record.key] = None
+        if self.retention is None:
+            self._by_kind.setdefault(record.key.kind, {})[record.key] = None
         for old in replaced:
             self._forget(old)
         self._highest[record.log.id] = max(record.number, self.highest(record.log.id))
@@ -85,6 +91,7 @@ class Topic:
         return sorted(self._by_key.get(key, ()), key=_place)
 
     def keys(self, kind: str) -> tuple[Key, ...]:
+        """All keys of that kind; of a stream none are counted."""
         return tuple(sorted(self._by_kind.get(kind, ())))
 
     def records(self) -> list[Record]:
@@ -107,7 +114,7 @@ class Topic:
         same_key.remove(record)
         if not same_key:
             del self._by_key[record.key]
-            del self._by_kind[record.key.kind][record.key]
+            self._by_kind.get(record.key.kind, {}).pop(record.key, None)
 
 
 def _place(record: Record) -> tuple[Log, int, bytes]:
