@@ -170,6 +170,7 @@ def _serve_podman(runtime: Path) -> str:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=runtime,
             start_new_session=True,
         )
     deadline = time.monotonic() + SERVICE_START_S
