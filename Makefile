@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format reference bench fuzz chaos lock clean
+.PHONY: help demo test check format reference bench fuzz chaos lock clean hunt
 
 help: $(INSTALLED) ## install everything into .venv and show this
 	@echo "Ready. Next:"
@@ -41,6 +41,9 @@ fuzz: $(INSTALLED) ## feed hostile bytes to everything that reads bytes from oth
 
 chaos: $(INSTALLED) ## random scenarios in virtual time, every safety check on (ARGS="--count 20000 --budget 1h")
 	@nice -n 19 $(BIN)/colla simulate chaos $(ARGS)
+
+hunt: $(INSTALLED) ## thousands of small worlds of membership changes under partitions (SEEDS=10000, FILE=results.jsonl)
+	@$(BIN)/python -m colla.sim.lab.membership_hunt --seeds $(or $(SEEDS),1000) $(if $(FILE),--file "$(FILE)")
 
 lock: $(INSTALLED) ## resolve requirements.lock again after a change of pyproject.toml (UPGRADE=1: newest versions)
 	@$(BIN)/python tools/bootstrap.py lock $(if $(UPGRADE),--upgrade)

@@ -71,7 +71,8 @@ class Administration(Agent):
         former = self._foundation.membership.former(self.context.identity.node)
         if former is not None:
             return former.text
-        if self._refusal is not None and self._refusal[0] in OUT_CODES:
+        alone = not self._foundation.admission.peers()
+        if alone and self._refusal is not None and self._refusal[0] in OUT_CODES:
             return self._refusal[1]
         return ""
 

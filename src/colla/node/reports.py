@@ -40,7 +40,7 @@ def node_report(node: Node) -> types.NodeReport:
         member=info.member.hex() if info is not None else "",
         member_name=member.name if member is not None else node.settings.member_name,
         joined=info is not None,
-        join_problem=node.join_problem or ("" if info is not None else core.administration.why_out()),
+        join_problem=node.join_problem or core.administration.why_out(),
         join_again=node.join_again,
         version=colla.__version__,
         pid=os.getpid(),

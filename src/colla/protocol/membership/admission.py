@@ -36,10 +36,11 @@ from colla.protocol.membership.conclusions import (
     RefusedByPeer,
 )
 from colla.protocol.membership.guard import StrangerGuard
-from colla.protocol.membership.membership import Membership, proof
+from colla.protocol.membership.membership import Membership
 from colla.protocol.membership.messages import (
     ADMISSION_MESSAGES,
     ADMISSION_TIMERS,
+    Farewell,
     Greeting,
     GreetingDue,
     JoinDue,
@@ -51,7 +52,7 @@ from colla.protocol.membership.messages import (
     Versions,
     Welcome,
 )
-from colla.protocol.membership.proofs import Collector, pages
+from colla.protocol.membership.proofs import Collector, pages, proof
 from colla.protocol.membership.tickets import Contact
 from colla.protocol.views import Identity
 
@@ -85,6 +86,8 @@ class _Link:
     """Messages before acceptance, bounded."""
     proof: Collector | None = None
     """What arrived of the proof that was asked for."""
+    farewell: Collector | None = None
+    """What arrived of the records by which this node does not belong any more."""
 
 
 class Admission:
@@ -252,6 +255,8 @@ class Admission:
                 return self._proof(peer, link, records, last, now)
             case Refused(code=code, text=text):
                 return self._refused_by(peer, code, text)
+            case Farewell(records=records, last=last):
+                return self._farewell(link, records, last, now)
             case JoinRequest(claim=claim):
                 return self._join_request(peer, link, claim, now)
             case Welcome(records=records, last=last):
@@ -312,6 +317,21 @@ class Admission:
             self._attempt.greeted.pop(peer, None)
             self._attempt.refuse(peer, code, shown)
         return concluded
+
+    def _farewell(
+        self, link: _Link, records: Sequence[SignedRecord], last: bool, now: Instant
+    ) -> list[AdmissionConclusion]:
+        """Somebody shows why this node does not belong any more: nothing is kept unless the records say so."""
+        link.farewell = link.farewell or Collector(self._identity.group, self._config)
+        me = self._identity.node
+        if link.farewell.add(records) or not last or self._membership.node(me) is None:
+            return []
+        kept = link.farewell.records
+        if me in self._membership.suppose(kept).nodes:
+            return []
+        self._ledger.receive([record.signed for record in kept], now)
+        self._membership.refresh()
+        return [MembershipChanged()]
 
     # Letting others in.
 
@@ -436,6 +456,8 @@ class Admission:
         """The peer does not belong by all that is known: tell it why."""
         former = self._membership.former(peer)
         if former is not None:
+            for page, last in pages(self._membership.proof_against(peer), self._config):
+                self._outbox.send(peer, Farewell(page, last))
             return self._refuse(peer, former.code, former.text)
         return self._refuse(peer, "stranger", "This group does not know the node; it needs a ticket to join.")
 

@@ -6,14 +6,14 @@ is repeated whenever the set of records changed (`refresh`), and is a pure funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from colla.model.ids import GroupId, MemberId, NodeId, digest
 from colla.model.record import TOPIC_MEMBERSHIP, Log, Record
-from colla.protocol.membership.bodies import TicketKey
-from colla.protocol.membership.facts import Fact, Lineage, in_order, members_of, read_fact
-from colla.protocol.membership.grounds import Belonging
+from colla.protocol.membership.bodies import Removed, Retired, TicketKey
+from colla.protocol.membership.facts import Fact, read_fact
+from colla.protocol.membership.proofs import proof
 from colla.protocol.membership.resolver import Former, Roster, TicketStanding, resolve
 from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 
@@ -36,6 +36,8 @@ class Membership:
         self._held: tuple[bytes, ...] = ()
         self._fingerprint = b""
         self._roster = Roster()
+        self.rosters: dict[bytes, Roster] | None = None
+        """Where simulations keep what other nodes of the process have resolved, by what they held."""
         self._nodes: tuple[NodeInfo, ...] = ()
         self._members: tuple[MemberInfo, ...] = ()
         self.refresh()
@@ -50,7 +52,7 @@ class Membership:
         self._fingerprint = digest(b"".join(sorted(held)))[:FINGERPRINT_BYTES]
         facts = {record.digest: self._fact(record) for record in records}
         self._facts = facts
-        roster = resolve(fact for fact in facts.values() if fact is not None)
+        roster = self._resolve(facts)
         changed = _essence(roster) != _essence(self._roster)
         self._roster = roster
         self._nodes = tuple(sorted(roster.nodes.values(), key=lambda node: node.id))
@@ -184,6 +186,20 @@ class Membership:
         """The records by which these nodes belong, each after those it stands on: founding record first."""
         return proof(self._roster, nodes)
 
+    def proof_against(self, node: NodeId) -> tuple[Record, ...]:
+        """The records by which this node does not belong any more, with those that they stand on; none if it does."""
+        belonging = self._roster.roles.first_belonging(node) if self._roster.roles else None
+        if belonging is None or node in self._roster.nodes:
+            return ()
+        member = belonging[1]
+        ends = [
+            place
+            for place, fact in enumerate(self._roster.facts)
+            if (isinstance(fact.body, Removed) and fact.body.member == member)
+            or (isinstance(fact.body, Retired) and fact.body.node == node)
+        ]
+        return proof(self._roster, (node,), ends) if ends else ()
+
     def suppose(self, more: Iterable[Record]) -> Roster:
         """Who would belong if these records were held as well. Changes nothing."""
         facts = dict(self._facts)
@@ -192,49 +208,19 @@ class Membership:
                 facts[record.digest] = self._fact(record)
         return resolve(fact for fact in facts.values() if fact is not None)
 
+    def _resolve(self, facts: dict[bytes, Fact | None]) -> Roster:
+        key = digest(b"".join(sorted(facts))) if self.rosters is not None else b""
+        if self.rosters is None or key not in self.rosters:
+            roster = resolve(fact for fact in facts.values() if fact is not None)
+            if self.rosters is None:
+                return roster
+            self.rosters[key] = roster
+        return self.rosters[key]
+
     def _fact(self, record: Record) -> Fact | None:
         if record.digest in self._facts:
             return self._facts[record.digest]
         return read_fact(self.group, record)
-
-
-def proof(roster: Roster, nodes: Sequence[NodeId]) -> tuple[Record, ...]:
-    """See `Membership.proof_of`. The chain of trust has no cycles, since every depth stands on smaller ones.
-
-    The acts in the past of what proves something are part of it, with the chains of their authors.
-    """
-    found: dict[bytes, Record] = {}
-    reached: dict[Belonging, int] = {}
-    facts = in_order([*roster.acts, *(fact for ground in roster.grounds.values() for fact in ground.facts)])
-    lineage = Lineage(facts) if roster.acts else None
-    places = {fact.record.digest: place for place, fact in enumerate(facts)} if lineage else {}
-    acts = 0
-    open_ends = [belonging for node in nodes if (belonging := _belonging(roster, node)) is not None]
-    while open_ends:
-        belonging = open_ends.pop()
-        if belonging in reached:
-            continue
-        ground = roster.grounds[belonging]
-        reached[belonging] = ground.depth
-        open_ends.extend(ground.parents)
-        if ground.role is None and roster.roles is not None:
-            # A further computer: what its member is stands elsewhere.
-            open_ends += roster.roles.came_with(belonging[1])
-        for fact in ground.facts if lineage else ():
-            more = lineage.known_to(places[fact.record.digest]) & ~acts if lineage else 0
-            acts |= more
-            authors = [_belonging(roster, facts[place].author) for place in members_of(more)]
-            open_ends += [author for author in authors if author is not None]
-    for belonging in sorted(reached, key=lambda one: (reached[one], one)):
-        for fact in roster.grounds[belonging].facts:
-            found.setdefault(fact.record.digest, fact.record)
-    for place in members_of(acts):
-        found.setdefault(facts[place].record.digest, facts[place].record)
-    return tuple(found.values())
-
-
-def _belonging(roster: Roster, node: NodeId) -> Belonging | None:
-    return roster.roles.first_belonging(node) if roster.roles is not None else None
 
 
 def _essence(roster: Roster) -> tuple[object, ...]:

@@ -63,6 +63,13 @@ class Refused(Message, frozen=True, tag="refused"):
     text: _Text
 
 
+class Farewell(Message, frozen=True, tag="out!"):
+    """You belonged, and do not any more: the records that say so, with those they stand on, in pages; `last` closes it."""
+
+    records: _Records
+    last: bool
+
+
 class JoinRequest(Message, frozen=True, tag="join?"):
     """Let me in with this ticket. Repeating it changes nothing."""
 
@@ -101,6 +108,7 @@ ADMISSION_MESSAGES: tuple[type[Message], ...] = (
     ProofWanted,
     Proof,
     Refused,
+    Farewell,
     JoinRequest,
     Welcome,
     JoinRefusal,

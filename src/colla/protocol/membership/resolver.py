@@ -32,7 +32,7 @@ from colla.protocol.membership.bodies import (
     Retired,
     Ticket,
 )
-from colla.protocol.membership.facts import Fact, in_order, members_of, read_fact
+from colla.protocol.membership.facts import Fact, Lineage, in_order, members_of, read_fact
 from colla.protocol.membership.grounds import Belonging, Ground, TicketId
 from colla.protocol.membership.judging import Judging
 from colla.protocol.membership.roles import Roles
@@ -97,6 +97,9 @@ class Roster:
     former_nodes: dict[NodeId, Former] = field(default_factory=dict)
     tickets: dict[TicketId, TicketStanding] = field(default_factory=dict)
     grounds: dict[Belonging, Ground] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    """All that was judged, in its total order."""
+    lineage: Lineage | None = None
     heads: tuple[bytes, ...] = ()
     heir: MemberId | None = None
     """Who is administrator only because nobody is appointed."""
@@ -152,6 +155,7 @@ def resolve(facts: Iterable[Fact]) -> Roster:
     roster.founding = next((fact.body for fact in ordered if isinstance(fact.body, Founding)), None)
     if roster.founding is None:
         return Roster()
+    roster.facts, roster.lineage = ordered, judging.lineage
     roster.heads = judging.lineage.heads()
     roster.acts = tuple(fact for fact in ordered if fact.is_act)
     roster.valid_acts = tuple(ordered[place].record.digest for place in members_of(judging.roles.valid))

@@ -42,6 +42,7 @@ from colla.protocol.membership.founding import found
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.joining import judge_join
 from colla.protocol.membership.membership import Membership
+from colla.protocol.membership.resolver import Roster
 from colla.protocol.membership.tickets import Contact, TicketText, read_ticket
 from colla.protocol.records.summary import log_name
 from colla.protocol.records.writes import RecordsNews
@@ -82,6 +83,7 @@ class Person:
         rng = Random(f"{world.case.seed}/{name}")
         self.found = Foundation(identity, Config(), rng, Durable({}, {}), (), Own(GIVES_NOTHING, ()), "")
         self.found.book.opened()
+        self.found.membership.rosters = world.rosters
 
     @property
     def membership(self) -> Membership:
@@ -133,6 +135,7 @@ class MembershipWorld:
         self.rng = Random(f"membership/{case.seed}")
         self.now = Instant(0.0, WALL_S)
         self.people: list[Person] = []
+        self.rosters: dict[bytes, Roster] = {}
         self.tickets: list[TicketText] = []
         self.written: list[tuple[Person, Record]] = []
         self.partitions = 0
@@ -158,7 +161,7 @@ class MembershipWorld:
             self.invite(self.people[0], self.rng.choice((Role.MEMBER, Role.ADMINISTRATOR)))
             self.meet_all()
             self.join(self.tickets[-1])
-            self.meet_all()
+        self.meet_all()
         for _ in range(self.case.steps):
             # Clocks differ, by more than anything lasts here.
             self.now = Instant(self.now.boot_s + 1.0, WALL_S + self.rng.uniform(0.0, 100.0))
