@@ -37,6 +37,8 @@ WAIT_S: Final = 20.0
 """A stream asks the agents anew so often; they answer at once when there is something."""
 RESTING_S: Final = 1.0
 """While the agents start again (a full disk, a fault) a stream waits so long before it asks again."""
+EMPTY_PAUSE_S: Final = 0.1
+"""After an answer without news: where too many wait already, the agents answer at once."""
 PASSING: Final = ("disk_failed", "internal", "timeout", "busy")
 PRESENCE_AT_MOST_S: Final = 1.0
 """What changes without a notice (a contribution, a name) is seen this late."""
@@ -67,10 +69,13 @@ async def _follow_messages(call: Call[types.MessagesQuery]) -> AsyncIterator[typ
     while not call.node.stop_wanted.is_set():
         request = FindMessages(after, body.sent, body.unread, body.limit, WAIT_S)
         found: MessagesFound | None = await _patiently(call, request)
-        if found is not None:
-            after = found.place
-            for report in _reports(call, found.messages, sent=body.sent):
-                yield report
+        if found is None:
+            continue
+        after = found.place
+        for report in _reports(call, found.messages, sent=body.sent):
+            yield report
+        if not found.messages:
+            await asyncio.sleep(EMPTY_PAUSE_S)
 
 
 async def _mark_read(call: Call[types.MarkReadRequest]) -> types.MarkReadAnswer:
@@ -132,6 +137,8 @@ async def _follow_events(call: Call[types.EventsQuery]) -> AsyncIterator[types.E
             yield _event(call, event)
         # From here on by place: the subscriber's own cursor moves only as it says what it has taken.
         body, after = msgspec.structs.replace(body, subscriber=""), found.place
+        if not found.events:
+            await asyncio.sleep(EMPTY_PAUSE_S)
 
 
 def _asked(body: types.EventsQuery, after: int, wait_s: float) -> FindEvents:

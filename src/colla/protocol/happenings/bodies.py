@@ -25,13 +25,16 @@ GROUP_TOPIC = "group"
 """The name under which subscribers find the group's own events; no application may use it."""
 TOPIC_PATTERN = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
+NAME_CHARS_MAX, TEXT_CHARS_MAX = 256, 4096
+"""Of what others write; what this version writes itself is shorter (`HappeningsConfig`)."""
+
 _OptionalKey = Meta(max_length=32)
 
 
 class Published(msgspec.Struct, frozen=True, array_like=True):
     """An application's event. `data` is JSON text; `service` names the service that published it, or is empty."""
 
-    topic: str
+    topic: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
     data: bytes
     service: Annotated[ServiceId, Meta(max_length=RANDOM_ID_BYTES)] = ServiceId(b"")
 
@@ -39,8 +42,8 @@ class Published(msgspec.Struct, frozen=True, array_like=True):
 class Happened(msgspec.Struct, frozen=True, array_like=True):
     """An event of the group: `kind` is stable, `text` is for people, the rest names whom it concerns, or is empty."""
 
-    kind: str
-    text: str
+    kind: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+    text: Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
     service: Annotated[ServiceId, Meta(max_length=RANDOM_ID_BYTES)] = ServiceId(b"")
     node: Annotated[NodeId, _OptionalKey] = NodeId(b"")
     member: Annotated[MemberId, _OptionalKey] = MemberId(b"")
