@@ -458,7 +458,7 @@ class Router:
         if not changes:
             return
         for change in changes:
-            if change.appeared and change.node != self.identity.node:
+            if change.appeared and self.presence.is_near(change.node):
                 self.foundation.met(change.node, now)
         for placed in self.foundation.placing.drop(lambda node: not self.presence.is_present(node), now):
             self._placed(placed)

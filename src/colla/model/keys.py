@@ -1,8 +1,7 @@
 """Ed25519 keys: signing and verifying (RFC 8032), through `cryptography`.
 
 Verification is a pure function of its arguments. A key is made from a 32-byte seed, so that the simulator
-derives the same keys from the same randomness. Where all nodes live in one process, each would compute what the others
-computed already: there `remember_proofs` may be called.
+derives the same keys from the same randomness.
 """
 
 from __future__ import annotations
@@ -10,13 +9,9 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from colla.model.ids import KEY_BYTES, digest
+from colla.model.sharing import shared
 
 SIGNATURE_BYTES = 64
-PROOFS_MAX = 32_768
-"""Hashes of good signatures that are remembered, if any are; then all are forgotten at once."""
-
-_proofs: dict[bytes, None] | None = None
 
 
 class SecretKey:
@@ -40,32 +35,9 @@ class SecretKey:
         return f"SecretKey(public={self.public.hex()[:10]})"
 
 
-def remember_proofs() -> None:
-    """From now on a signature that was found good in this process is known by its hash. For simulations only."""
-    global _proofs
-    if _proofs is None:
-        _proofs = {}
-
-
+@shared
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     """Whether `signature` over `message` was made by the holder of `public`. Never raises on bad input."""
-    if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
-        return False
-    if _proofs is None:
-        return _holds(public, message, signature)
-    # Both lengths are fixed, so no two triples share one text.
-    proof = digest(public + signature + message)
-    if proof in _proofs:
-        return True
-    holds = _holds(public, message, signature)
-    if holds:
-        if len(_proofs) >= PROOFS_MAX:
-            _proofs.clear()
-        _proofs[proof] = None
-    return holds
-
-
-def _holds(public: bytes, message: bytes, signature: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):

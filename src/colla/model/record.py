@@ -14,6 +14,7 @@ import msgspec
 from colla.model.errors import UNDECODABLE
 from colla.model.ids import GroupId, LogId, NodeId, digest
 from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
+from colla.model.sharing import shared
 
 TOPIC_MEMBERSHIP = "membership"
 TOPIC_CATALOGUE = "catalogue"
@@ -137,13 +138,18 @@ def parse_record(signed: SignedRecord) -> Record:
 
     Raises `ValueError` when the payload is malformed.
     """
+    return _parse(signed.payload, signed.signature)
+
+
+@shared
+def _parse(payload: bytes, signature: bytes) -> Record:
     try:
-        content = _decoder.decode(signed.payload)
+        content = _decoder.decode(payload)
     except UNDECODABLE as error:
         raise ValueError(f"malformed record: {error}") from None
-    if content.number < 1 or len(signed.signature) != SIGNATURE_BYTES:
+    if content.number < 1 or len(signature) != SIGNATURE_BYTES:
         raise ValueError("malformed record: impossible number or signature length")
-    return Record(signed, content, digest(signed.payload)[:16])
+    return Record(SignedRecord(payload, signature), content, digest(payload)[:16])
 
 
 def open_record(group: GroupId, signed: SignedRecord) -> Record:

@@ -9,7 +9,6 @@ death of a process or computer is told to nobody; a process that comes back repl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -225,10 +224,8 @@ class Peer:
     link: Link | None = None
     dialling: Dialling | None = None
     failed_s: float = float("-inf")
-    frames: deque[tuple[bytes, Message]] = field(default_factory=deque)
-    datagrams: deque[tuple[bytes, Message]] = field(
-        default_factory=lambda: deque(maxlen=DATAGRAMS_WAITING_MAX)
-    )
+    frames: list[tuple[bytes, Message]] = field(default_factory=list)
+    datagrams: list[tuple[bytes, Message]] = field(default_factory=list)
 
 
 class SimLinks:
@@ -258,6 +255,7 @@ class SimLinks:
         elif known.link is not None:
             known.link.send(known.link.end_of(self), frame, message, datagram=datagram)
         elif datagram:
+            del known.datagrams[: 1 - DATAGRAMS_WAITING_MAX]
             known.datagrams.append((frame, message))
             self._dial_for_waiting(peer, known)
         elif len(known.frames) < FRAMES_WAITING_MAX:
@@ -447,7 +445,7 @@ class SimLinks:
             self._conclude(known, known.dialling, up=True)
         while known.link is link and (known.frames or known.datagrams):
             datagram = not known.frames
-            frame, message = (known.datagrams if datagram else known.frames).popleft()
+            frame, message = (known.datagrams if datagram else known.frames).pop(0)
             link.send(end, frame, message, datagram=datagram)
         if known.accepted:
             self._hear_own_address(link)

@@ -16,7 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from colla.model.keys import remember_proofs
+from colla.model.sharing import begin_sharing
 
 LOOK_EVERY_S = 0.02
 """How often `run_until` looks at its condition, in virtual seconds."""
@@ -46,7 +46,7 @@ class World:
     """The clockwork of one simulation. `now_s` is the true time, which no computer knows exactly."""
 
     def __init__(self, seed: int) -> None:
-        remember_proofs()
+        begin_sharing()
         gc.set_threshold(*GC_THRESHOLDS)
         self.seed = seed
         self.now_s = 0.0

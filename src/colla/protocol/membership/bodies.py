@@ -17,6 +17,7 @@ from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import GroupId, MemberId, NodeId, digest
 from colla.model.keys import SIGNATURE_BYTES, SecretKey, verify
 from colla.model.record import TOPIC_MEMBERSHIP, Key, Record
+from colla.model.sharing import shared
 from colla.protocol.views import Election, Role
 
 SUBJECT_BYTES = 16
@@ -201,6 +202,7 @@ def encode_body(body: Body) -> bytes:
     return _encoder.encode(body)
 
 
+@shared
 def decode_body(kind: str, data: bytes) -> Body | None:
     """The body, or None when this version does not understand it."""
     if kind not in KINDS:

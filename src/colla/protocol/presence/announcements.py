@@ -10,6 +10,7 @@ from msgspec import Meta
 from colla.model.errors import UNDECODABLE
 from colla.model.ids import KEY_BYTES, GroupId
 from colla.model.keys import verify
+from colla.model.sharing import shared
 from colla.protocol.presence.messages import NUMBER_MAX, SignedAnnouncement
 from colla.protocol.views import Announcement, Identity
 
@@ -44,9 +45,14 @@ def sign_announcement(identity: Identity, announcement: Announcement) -> SignedA
 
 def read_announcement(signed: SignedAnnouncement, addresses_max: int) -> Announcement:
     """Decode without judging the signature. Raises `ValueError` when it is malformed or beyond a bound."""
+    return _read(signed.payload, addresses_max)
+
+
+@shared
+def _read(payload: bytes, addresses_max: int) -> Announcement:
     try:
-        bounds = _bounds.decode(signed.payload)
-        announcement = _decoder.decode(signed.payload)
+        bounds = _bounds.decode(payload)
+        announcement = _decoder.decode(payload)
     except UNDECODABLE as error:
         raise ValueError(f"malformed announcement: {error}") from None
     if len(bounds.addresses) > addresses_max:

@@ -88,6 +88,10 @@ class Neighbourhood:
         """Whether this node cares to hear from that one."""
         return node in self._partners or node in self._watched
 
+    def is_near(self, node: NodeId) -> bool:
+        """Whether that node is a neighbour on the rings."""
+        return node in self._watched or node in self._watchers
+
     def hears(self, node: NodeId, now_s: float) -> bool:
         """Whether that node was heard a moment ago, by this one itself."""
         pair = self._pairs.get(node)

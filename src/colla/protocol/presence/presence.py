@@ -146,6 +146,10 @@ class Presence:
         """The members' nodes that are not here, sorted."""
         return self._table.away(self._membership.nodes())
 
+    def is_near(self, node: NodeId) -> bool:
+        """Whether it watches this node, or is watched by it: so many hold a session with it when it comes, not all."""
+        return self._around.is_near(node)
+
     def watchers_of(self, node: NodeId) -> tuple[NodeId, ...]:
         return self._around.rings.watchers_of(node)
 

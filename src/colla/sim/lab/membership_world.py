@@ -26,8 +26,9 @@ from colla.kernel.time import Instant
 from colla.model.contribution import GIVES_NOTHING
 from colla.model.errors import CollaError
 from colla.model.ids import GroupId, MemberId, NodeId
-from colla.model.keys import SecretKey, remember_proofs
+from colla.model.keys import SecretKey
 from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key, Record
+from colla.model.sharing import begin_sharing
 from colla.protocol.membership.bodies import (
     Admitted,
     Appointed,
@@ -130,7 +131,7 @@ class MembershipWorld:
     """The people, who reaches whom, and what happens."""
 
     def __init__(self, case: Case) -> None:
-        remember_proofs()
+        begin_sharing()
         self.case = case
         self.rng = Random(f"membership/{case.seed}")
         self.now = Instant(0.0, WALL_S)
