@@ -9,14 +9,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from computers import Computer, eventually, make_group, sees
 
 from colla.client import types
+from colla.model.contribution import Contribution
 from colla.model.errors import CollaError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -47,8 +49,18 @@ async def five(tmp_path: Path) -> AsyncIterator[list[Computer]]:
 
 
 @pytest.fixture
-async def trio(tmp_path: Path) -> AsyncIterator[list[Computer]]:
+async def alone(tmp_path: Path) -> AsyncIterator[list[Computer]]:
+    """Three computers that nobody else uses."""
     computers = await make_group(tmp_path, "hashing", 3)
+    yield computers
+    for computer in computers:
+        computer.unplug()
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Computer]]:
+    """Three computers for several tests: each uses names of its own and leaves them running."""
+    computers = asyncio.run(make_group(tmp_path_factory.mktemp("trio"), "hashing", 3))
     yield computers
     for computer in computers:
         computer.unplug()
@@ -79,6 +91,56 @@ def flip_bit(path: Path, seed: int = 0) -> None:
     random = Random(seed)
     data[random.randrange(len(data))] ^= 1 << random.randrange(8)
     path.write_bytes(data)
+
+
+async def test_a_flipped_bit_in_any_stored_file_is_found_never_served_and_healed(
+    trio: list[Computer], tmp_path: Path
+) -> None:
+    anna, ben, carl = trio
+    source = tmp_path / "source"
+    source.mkdir()
+    make_file(source / "large", 4)
+    for number in range(40):
+        (source / f"small-{number}").write_bytes(Random(number).randbytes(3000))
+    put = await anna.ask(lambda client: client.put(source, "things"))
+    assert put.copies == 3
+    files = chunk_files(ben)
+    good = {path: path.read_bytes() for path in files}
+    for seed, path in enumerate(files):
+        flip_bit(path, seed)
+    # Only damaged copies are left at Ben's; who gets the object from there gets it right nevertheless.
+    await carl.ask(lambda client: client.get("things", tmp_path / "out"))
+    await ben.ask(lambda client: client.check_objects())
+    assert sorted(path.name for path in files) == sorted(_quarantined(ben))
+
+    async def is_healed() -> bool:
+        return all(path.exists() and path.read_bytes() == data for path, data in good.items())
+
+    await eventually(is_healed, 30.0, "every file is as it was")
+    again = await ben.ask(lambda client: client.check_objects())
+    assert (again.chunks, again.damaged) == (len(files), 0)
+    # Every copy has other damage: together they still have all of it.
+    for number, computer in enumerate(trio):
+        for place, path in enumerate(chunk_files(computer)):
+            if place % 3 == number:
+                flip_bit(path, place)
+    for computer in trio:
+        await computer.ask(lambda client: client.check_objects())
+    for computer in trio:
+        await eventually(
+            lambda one=computer: _is_whole(one, good), 30.0, f"{computer.name} is healed by the others"
+        )
+    await anna.ask(lambda client: client.get("things", tmp_path / "again"))
+    assert digest_of(tmp_path / "again/large") == digest_of(source / "large")
+
+
+def _quarantined(computer: Computer) -> list[str]:
+    return [path.name for path in (computer.folder / "objects" / "quarantine").iterdir()]
+
+
+async def _is_whole(computer: Computer, good: dict[Path, bytes]) -> bool:
+    present = {path.name: path.read_bytes() for path in chunk_files(computer)}
+    return present == {path.name: data for path, data in good.items()}
 
 
 async def test_files_and_folders_are_shared_under_names(trio: list[Computer], tmp_path: Path) -> None:
@@ -133,7 +195,7 @@ async def test_files_and_folders_are_shared_under_names(trio: list[Computer], tm
 async def test_what_is_sealed_opens_for_its_recipients_only(trio: list[Computer], tmp_path: Path) -> None:
     anna, ben, carl = trio
     names = [(await one.ask(lambda client: client.node())).member_name for one in trio]
-    secret = make_file(tmp_path / "secret", 3)
+    secret = make_file(tmp_path / "secret", 3, seed=4711)
     async with anna.client() as client:
         put = await client.put(secret, "secret", sealed_for=(names[1],))
         assert put.size_bytes == 3 * MIB
@@ -165,57 +227,6 @@ async def test_what_is_sealed_opens_for_its_recipients_only(trio: list[Computer]
     await eventually(carl_can, 10.0, "who it is shared with can read it")
     await carl.ask(lambda client: client.get("secret", tmp_path / "for-carl"))
     assert digest_of(tmp_path / "for-carl") == digest_of(secret)
-
-
-async def test_a_flipped_bit_in_any_stored_file_is_found_never_served_and_healed(
-    trio: list[Computer], tmp_path: Path
-) -> None:
-    anna, ben, carl = trio
-    source = tmp_path / "source"
-    source.mkdir()
-    make_file(source / "large", 4)
-    for number in range(40):
-        (source / f"small-{number}").write_bytes(Random(number).randbytes(3000))
-    put = await anna.ask(lambda client: client.put(source, "things"))
-    assert put.copies == 3
-    files = chunk_files(ben)
-    good = {path: path.read_bytes() for path in files}
-    for seed, path in enumerate(files):
-        flip_bit(path, seed)
-    # Only damaged copies are left at Ben's; who gets the object from there gets it right nevertheless.
-    await carl.ask(lambda client: client.get("things", tmp_path / "out"))
-    checked = await ben.ask(lambda client: client.check_objects())
-    assert checked.damaged + len(_quarantined(ben)) >= len(files)
-    assert sorted(path.name for path in files) == sorted(_quarantined(ben))
-
-    async def is_healed() -> bool:
-        return all(path.exists() and path.read_bytes() == data for path, data in good.items())
-
-    await eventually(is_healed, 30.0, "every file is as it was")
-    again = await ben.ask(lambda client: client.check_objects())
-    assert (again.chunks, again.damaged) == (len(files), 0)
-    # Every copy has other damage: together they still have all of it.
-    for number, computer in enumerate(trio):
-        for place, path in enumerate(chunk_files(computer)):
-            if place % 3 == number:
-                flip_bit(path, place)
-    for computer in trio:
-        await computer.ask(lambda client: client.check_objects())
-    for computer in trio:
-        await eventually(
-            lambda one=computer: _is_whole(one, good), 30.0, f"{computer.name} is healed by the others"
-        )
-    await anna.ask(lambda client: client.get("things", tmp_path / "again"))
-    assert digest_of(tmp_path / "again/large") == digest_of(source / "large")
-
-
-def _quarantined(computer: Computer) -> list[str]:
-    return [path.name for path in (computer.folder / "objects" / "quarantine").iterdir()]
-
-
-async def _is_whole(computer: Computer, good: dict[Path, bytes]) -> bool:
-    present = {path.name: path.read_bytes() for path in chunk_files(computer)}
-    return present == {path.name: data for path, data in good.items()}
 
 
 @pytest.mark.parametrize("mebibytes", [64, pytest.param(1024, marks=pytest.mark.slow)], ids=["64MiB", "1GiB"])
@@ -261,10 +272,11 @@ async def _begun(computers: list[Computer]) -> list[Computer] | None:
     return found if len(found) >= 2 else None
 
 
+@pytest.mark.slow
 async def test_a_put_goes_on_after_its_node_and_its_client_were_killed(
-    trio: list[Computer], tmp_path: Path
+    alone: list[Computer], tmp_path: Path
 ) -> None:
-    anna, *_ = trio
+    anna, *_ = alone
     source = make_file(tmp_path / "large", 256)
     command = [sys.executable, "-m", "colla", "put", "--home", str(anna.home), str(source), "large"]
     client = await asyncio.create_subprocess_exec(*command)
@@ -292,11 +304,11 @@ async def test_a_put_goes_on_after_its_node_and_its_client_were_killed(
     now = {path: path.stat().st_mtime_ns for path in chunk_files(anna)}
     assert all(now[path] == at for path, at in kept.items()), "and was not stored again"
     # The other way: a get is killed in the middle and goes on.
-    for computer in trio:
+    for computer in alone:
         await eventually(lambda one=computer: has_copies(one, "large", 3), 10.0, "all have it")
     newcomer = Computer(tmp_path, "home9")
     answer = await anna.ask(lambda one: one.invite(types.InviteRequest()))
-    newcomer.prepare(answer.ticket, types_of_little(), member="newcomer")
+    newcomer.prepare(answer.ticket, Contribution(), member="newcomer")
     try:
         await newcomer.up()
         await eventually(lambda: sees(newcomer, 4), 30.0, "the newcomer sees all")
@@ -318,31 +330,19 @@ async def test_a_put_goes_on_after_its_node_and_its_client_were_killed(
         newcomer.unplug()
 
 
-def types_of_little() -> object:
-    """A computer that gives nothing, but may get."""
-    from colla.model.contribution import Contribution
-
-    return Contribution()
-
-
 async def _has_chunks(computer: Computer, count: int) -> bool:
     return len(chunk_files(computer)) > count
 
 
-async def test_a_full_disk_is_refused_clearly(tmp_path: Path) -> None:
-    import msgspec
-
-    computers = await make_group(tmp_path, "hashing", 2)
-    try:
-        for computer in computers:
-            async with computer.client() as client:
-                gives = (await client.node()).contribution
-                await client.contribute(msgspec.structs.replace(gives, disk_bytes=2 * MIB))
-        source = make_file(tmp_path / "large", 5)
-        with pytest.raises(CollaError) as caught:
-            await computers[0].ask(lambda client: client.put(source, "large"))
-        assert caught.value.code == "no_room"
-        assert "disk" in caught.value.message
-    finally:
-        for computer in computers:
-            computer.unplug()
+async def test_a_full_disk_is_refused_clearly(trio: list[Computer], tmp_path: Path) -> None:
+    """The last one: afterwards nobody gives any room."""
+    for computer in trio:
+        async with computer.client() as client:
+            gives = (await client.node()).contribution
+            await client.contribute(msgspec.structs.replace(gives, disk_bytes=2 * MIB))
+    source = make_file(tmp_path / "large", 5, seed=5)
+    with pytest.raises(CollaError) as caught:
+        await trio[0].ask(lambda client: client.put(source, "too-large"))
+    assert caught.value.code == "no_room"
+    assert "disk" in caught.value.message
+    assert await report_of(trio[0], "too-large") is None
