@@ -10,8 +10,8 @@ program has the opened text; *receipt*: until the author knows that it came, whi
 0.3 s. *return*: a node was stopped during 50 messages and 200 events; from its start until its programs could read all.
 
 *Real*: `--real` processes on one computer; a client publishes through the API of one, a client follows at another; both are
-this program, so that one clock measures. What is measured includes both APIs, both disks (a publication is durable on two
-nodes when its answer comes; it is spread before) and the link between. p99 is the nearest rank.
+this program, so that one clock measures. What is measured includes both APIs, both disks (what is published leaves its node
+once it is durable there, and is told once it is durable where it came) and the link between. p99 is the nearest rank.
 """
 
 from __future__ import annotations
