@@ -16,6 +16,7 @@ from colla.cli import (
     environment,
     files,
     group,
+    groups,
     lab,
     membership,
     services,
@@ -87,6 +88,7 @@ def main(
 
 app.add_typer(group_app, name="group", rich_help_panel=GROUP_PANEL)
 group.add(app, group_app)
+groups.add(group_app)
 membership.add(app)
 services.add(app)
 use.add(app)

@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from colla.cli.command import COMPUTER_PANEL, Here, command
+from colla.cli.groups import several
 from colla.model.errors import CollaError
 
 UNIT = """\
@@ -50,29 +51,32 @@ async def autostart(
         bool, typer.Option("--remove", help="Do not start with the computer any more.")
     ] = False,
 ) -> None:
-    """Start this computer's node with the computer.
+    """Start this computer's node with the computer; in several groups all nodes, unless --group names one.
 
-    Writes a systemd user unit (Linux) or a launchd agent (macOS) and says what is left to do; it starts nothing now.
+    Writes a systemd user unit (Linux) or a launchd agent (macOS) for each and says what is left to do; it starts nothing now.
     """
-    folder = here.folder()
-    plan = plan_autostart(sys.platform, Path.home(), folder, sys.executable)
-    if plan is None:
-        raise CollaError(
-            "not_supported",
-            "colla knows no way to start with this system by itself.",
-            f"Let the system run this at login: {shlex.join(node_command(sys.executable, folder))}",
-        )
-    if remove:
-        _remove(plan)
-    else:
-        _write(plan)
-    names = [*plan.files, *plan.links]
+    names: list[str] = []
+    then: list[str] = []
+    for folder in several(here):
+        plan = plan_autostart(sys.platform, Path.home(), folder, sys.executable)
+        if plan is None:
+            raise CollaError(
+                "not_supported",
+                "colla knows no way to start with this system by itself.",
+                f"Let the system run this at login: {shlex.join(node_command(sys.executable, folder))}",
+            )
+        if remove:
+            _remove(plan)
+        else:
+            _write(plan)
+        names += [*plan.files, *plan.links]
+        then += [line for line in plan.then if line not in then]
     if here.out.json:
         here.out.answer({"removed" if remove else "written": names})
         return
     for name in names:
         here.out.say(f"{'removed' if remove else 'written'}: {name}")
-    for line in () if remove else plan.then:
+    for line in () if remove else then:
         here.out.note(line)
 
 

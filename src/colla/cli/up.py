@@ -24,6 +24,7 @@ import typer
 
 from colla.cli.command import COMPUTER_PANEL, GROUP_PANEL, Here, command
 from colla.cli.contributing import Gives, ask_contribution, decide, describe, inspect_computer, reasonable
+from colla.cli.groups import look, several
 from colla.cli.waiting import until, wait_for_end
 from colla.client.client import Client
 from colla.client.folders import LOG_NAME, groups
@@ -222,22 +223,35 @@ async def up(
 ) -> None:
     """Start this computer's node. It stays in the foreground and says goodbye on Ctrl-C, unless --background.
 
-    Replicas that ran on while it was down are found again.
+    Replicas that ran on while it was down are found again. With --background and without --group the nodes of all groups of
+    this computer are started.
     """
+    if background:
+        await _start_all(here)
+        return
     folder = here.folder()
     await _refuse_second(folder)
-    if background:
-        with here.out.progress(f"starting the node of {folder.name}"):
-            node = await start_in_background(folder)
-        if here.out.json:
-            here.out.answer(node)
-        else:
-            here.out.say(f"{node.name} is up in {node.group_name} (process {node.pid}).")
-        return
     words = [("--quiet", quiet), ("--verbose", verbose), ("--json", here.out.json)]
     # The node takes this process's place: it needs none of the command line's libraries.
     line = [sys.executable, "-m", "colla.node", str(folder), *(word for word, wanted in words if wanted)]
     os.execv(sys.executable, line)
+
+
+async def _start_all(here: Here) -> None:
+    """Start what does not run yet of the named group, or of all; one that runs is no fault when there are several."""
+    wanted = several(here)
+    stopped = [folder for folder in wanted if not (await look(folder)).running]
+    if not stopped:
+        await _refuse_second(wanted[0])
+    nodes = []
+    for folder in stopped:
+        with here.out.progress(f"starting the node of {folder.name}"):
+            nodes.append(await start_in_background(folder))
+    if here.out.json:
+        here.out.answer(nodes[0] if len(wanted) == 1 else nodes)
+        return
+    for node in nodes:
+        here.out.say(f"{node.name} is up in {node.group_name} (process {node.pid}).")
 
 
 async def _refuse_second(folder: Path) -> None:

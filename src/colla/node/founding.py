@@ -86,7 +86,7 @@ def found_group(
             node_name=node_name,
             member_name=member_name,
             port=port,
-            gateway_port=DEFAULT_GATEWAY_PORT if gateway_port is None else gateway_port,
+            gateway_port=_free_gateway_port(home) if gateway_port is None else gateway_port,
             gateway_port_fixed=gateway_port is not None,
             lan_discovery=lan_discovery,
             contribution=contribution,
@@ -125,7 +125,7 @@ def prepare_join(
         node_name=node_name,
         member_name=member_name,
         port=port,
-        gateway_port=DEFAULT_GATEWAY_PORT if gateway_port is None else gateway_port,
+        gateway_port=_free_gateway_port(home, ticket.group.hex()) if gateway_port is None else gateway_port,
         gateway_port_fixed=gateway_port is not None,
         lan_discovery=lan_discovery,
         ticket="".join(ticket_text.split()),
@@ -193,6 +193,20 @@ def _unfinished(home: Path, group: str) -> Path | None:
             )
         return folder
     return None
+
+
+def _free_gateway_port(home: Path, group: str = "") -> int:
+    """The default port, or the next one that no other group of this computer has: each keeps its own for good."""
+    taken: dict[int, None] = {}
+    for folder in groups(home):
+        # Another group's settings, damaged or not, are no matter of this one.
+        with contextlib.suppress(CollaError):
+            settings = read_settings(folder)
+            if settings.group != group:
+                taken[settings.gateway_port] = None
+    return next(
+        port for port in range(DEFAULT_GATEWAY_PORT, DEFAULT_GATEWAY_PORT + 1000) if port not in taken
+    )
 
 
 def _free_name(home: Path, name: str) -> str:

@@ -62,3 +62,19 @@ def test_on_another_system_the_command_says_so(
     monkeypatch.setattr("sys.platform", "win32")
     result = colla("autostart")
     assert result.exit_code == 1 and "-m colla up" in result.stderr
+
+
+def test_in_several_groups_all_start_unless_one_is_named(
+    colla: Callable[..., Result], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    (home / "choir").mkdir()
+    (home / "choir" / "settings.toml").write_text("")
+    units = tmp_path / ".config/systemd/user"
+    assert colla("autostart", "--group", "choir").exit_code == 0
+    assert [path.name for path in units.glob("*.service")] == ["colla-choir.service"]
+    assert colla("autostart").exit_code == 0
+    assert sorted(path.name for path in units.glob("*.service")) == ["colla-choir.service", "colla-club.service"]
+    assert colla("autostart", "--remove").exit_code == 0
+    assert not list(units.glob("*.service"))

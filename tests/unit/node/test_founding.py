@@ -120,3 +120,11 @@ def test_another_group_of_the_same_name_gets_a_number(tmp_path: Path) -> None:
 def test_an_expired_ticket_makes_nothing(tmp_path: Path) -> None:
     assert code(join, tmp_path, ticket(expires_in_s=-1.0)) == "ticket_expired"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_group_of_a_computer_has_a_gateway_port_of_its_own(tmp_path: Path) -> None:
+    folders = [found(tmp_path), join(tmp_path, ticket(b"x", "club")), join(tmp_path, ticket(b"y", "quiz"))]
+    ports = [read_settings(folder).gateway_port for folder in folders]
+    assert ports == [8642, 8643, 8644]
+    # An attempt that goes on keeps its own.
+    assert read_settings(join(tmp_path, ticket(b"y", "quiz"))).gateway_port == 8644
