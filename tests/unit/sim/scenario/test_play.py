@@ -10,26 +10,38 @@ import msgspec
 import pytest
 
 from colla.model.contribution import AgentKind
+from colla.protocol.views import Role
 from colla.sim.checkers import SafetyChecks, Violation
 from colla.sim.computer import Computer
+from colla.sim.consistency import members_of
 from colla.sim.group import Failed
 from colla.sim.scenario.acts.computers import (
     CrashAtEffect,
     FullDisk,
     Kill,
+    LyingDisk,
     OldDisk,
     PowerOff,
     Slow,
     SlowDisk,
     Suspend,
 )
-from colla.sim.scenario.acts.environments import BadEnvironment
+from colla.sim.scenario.acts.environments import BadEnvironment, DetachEnvironments
+from colla.sim.scenario.acts.group_life import (
+    Appoint,
+    NameAnObject,
+    Publish,
+    Remove,
+    Rename,
+    Retire,
+    Say,
+)
 from colla.sim.scenario.acts.network import BadLine, Bridge, CutInTwo, Deaf, OneWay
 from colla.sim.scenario.acts.people import Contribute, Gives, Join, Leave
 from colla.sim.scenario.chaos import Seed, acts_table, failures_table, run_seed, summary
 from colla.sim.scenario.compose import compose
 from colla.sim.scenario.play import Outcome, Play, run_scenario
-from colla.sim.scenario.scenario import AnyAct, FirstService, Scenario
+from colla.sim.scenario.scenario import AnyAct, FirstService, Scenario, SharedHome
 
 CHAOS_SEEDS = range(9000, 9012)
 
@@ -163,6 +175,53 @@ def test_joining_and_leaving() -> None:
     assert not joined["n0"].runs
     play.stage.peace()
     assert not joined["n0"].runs, "who left does not come back"
+
+
+def test_computers_behind_one_router() -> None:
+    play = Play(Scenario(nodes=3, homes=(SharedHome(nodes=("n1", "n2")),)), seed=3)
+    play.form()
+    first, *inside = (play.group.network.home_of(one) for one in play.group.computers)
+    assert first is None and inside[0] is inside[1] is not None
+
+
+def test_members_live_with_each_other() -> None:
+    play = played(
+        Say(at_s=1.0, node="n1", to=("n0", "n2")),
+        Publish(at_s=1.0, node="n2"),
+        NameAnObject(at_s=1.0, node="n0", path="notes/today"),
+        Rename(at_s=2.0, node="n1", by="n1", name="attic"),
+        Appoint(at_s=2.0, node="n2", by="n0", role=Role.ADMINISTRATOR),
+        DetachEnvironments(at_s=3.0, node="n0", seconds=1.0),
+    )
+    assert sum(play.stage.acts.values()) == 6
+    core = play.group[2].core
+    assert {info.name for info in core.membership.nodes()} == {"n0", "attic", "n2"}
+    assert core.membership.role(play.group.owner(play.group[2]).id) is Role.ADMINISTRATOR
+    for topic in ("messages", "events", "objects"):
+        assert core.foundation.book.all_records(topic), topic
+    assert play.unlike() == []
+
+
+def test_who_is_taken_out_counts_no_more() -> None:
+    play = played(
+        Remove(at_s=1.0, node="n1", by="n0"), Retire(at_s=1.5, node="n2", by="n2"), nodes=4, ends_s=20.0
+    )
+    assert [one.name for one in members_of(play.group)] == ["n0", "n3"]
+    assert play.unlike() == []
+
+
+def test_what_differs_is_named() -> None:
+    play = played(CutInTwo(at_s=1.0, side=("n0",)), Publish(at_s=2.0, node="n0"), ends_s=4.0)
+    assert play.unlike() == ["n1 holds other events than n0", "n2 holds other events than n0"]
+
+
+def test_a_disk_that_lies_is_an_older_one_without_power() -> None:
+    play = played(
+        LyingDisk(at_s=0.5, node="n1", lies_s=60.0),
+        Publish(at_s=1.0, node="n1"),
+        PowerOff(at_s=3.0, node="n1", lasts_s=1.0),
+    )
+    assert play.group[1].wiped == 1
 
 
 @pytest.mark.parametrize(
