@@ -118,7 +118,12 @@ class Stage:
         self.set_line(computer, self._lines.get(computer.name, computer.line))
 
     def mend_environment(self, computer: Computer) -> None:
-        computer.environment.behaviour = WELL_BEHAVED
+        """What is started from now on behaves. What flaps would do so for ever: it ends."""
+        environment = computer.environment
+        if environment.behaviour.flap_s is not None:
+            for service in self.group.services:
+                environment.crash(service)
+        environment.behaviour = WELL_BEHAVED
 
     def gave(self, computer: Computer) -> Contribution:
         """What it gave at first."""
@@ -244,7 +249,7 @@ class Stage:
             computer.disk.speed = USUAL
             computer.disk.lies_s = 0.0
             computer.disk.free()
-            computer.environment.behaviour = WELL_BEHAVED
+            self.mend_environment(computer)
             for service in group.services:
                 computer.environment.recover(service)
             computer.start()
