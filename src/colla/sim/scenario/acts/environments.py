@@ -70,6 +70,7 @@ class BadEnvironment(Fault, frozen=True, kw_only=True):
             return False
         names = {field.name for field in msgspec.structs.fields(Behaviour)}
         said = {name: value for name, value in msgspec.structs.asdict(self).items() if name in names}
+        stage.mend_environment(computer)
         computer.environment.behaviour = Behaviour(**said)
         stage.after(self.lasts_s, stage.mend_environment, computer)
         return True
