@@ -277,7 +277,9 @@ class SafetyChecks:
                     floor = max(one.number for one in [*existing, *held]) - kept
                     claims = [seen.number for one in existing for seen in one.seen if seen.log == log]
                     existing = [one for one in existing if one.number > max([floor, *claims])]
-                lost = missing(existing, held, frontier)
+                # What a later record replaces is not claimed, even where that one has not come yet: a peer that
+                # held it already gave all that was live up to this frontier.
+                lost = missing(missing(existing, held, frontier), existing, frontier, replaced_only=True)
                 if lost and not self._forked(log):
                     text = (
                         f"{computer.name} claims a log of {topic} up to {frontier} but lacks {lost[0].number}"
@@ -348,9 +350,14 @@ def _ballot(cell: bytes) -> Ballot:
     return msgspec.msgpack.decode(cell, type=Ballot)
 
 
-def missing(existing: Iterable[Record], held: list[Record], through: int) -> list[Record]:
-    """Which of a log's existing records up to that number are neither held nor replaced by what is held."""
-    digests = {record.digest: None for record in held}
+def missing(
+    existing: Iterable[Record], held: list[Record], through: int, *, replaced_only: bool = False
+) -> list[Record]:
+    """Which of a log's existing records up to that number are neither held nor replaced by what is held.
+
+    `replaced_only`: those that are held are missing too, unless replaced.
+    """
+    digests = {} if replaced_only else {record.digest: None for record in held}
     return [
         record
         for record in existing

@@ -12,6 +12,7 @@ from colla.kernel.events import MessageReceived
 from colla.model.ids import ReplicaId
 from colla.model.location import Ballot
 from colla.model.record import TOPIC_CATALOGUE, SignedRecord
+from colla.protocol.catalogue.bodies import KIND_REPLICAS
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.presence.reconnect import Links
 from colla.protocol.records import book
@@ -212,3 +213,20 @@ def test_a_forged_record_is_held(
     assert records.receive([forged], group[1].clock.now()).changes
     with pytest.raises(Violation, match=r"n1 holds record .* which its author never wrote down"):
         checks.look_at(group[1])
+
+
+def test_what_was_replaced_meanwhile_is_not_missed(group: SimGroup, checks: SafetyChecks) -> None:
+    """A peer gave all that was live up to a number, and what replaces the rest has not come yet."""
+    web = group.deploy("web", replicas=1, active=False)
+    group.run(2.0)
+    group.network.add(Losing((*Sessions.MESSAGES, *Multicast.MESSAGES), targets=["n2"]))
+    group.scale(web, 2, group[0])
+    group.run(1.0)
+    records = group[2].core.foundation.book
+    topic = records._topics[TOPIC_CATALOGUE]
+    (held,) = [held for held in topic.logs() if held.log.node == group[0].node]
+    (old,) = [record for record in held.records() if record.key.kind == KIND_REPLICAS]
+    held._remove(old)
+    topic._by_key[old.key].remove(old)
+    assert held.frontier >= old.number
+    checks.look_at(group[2])
