@@ -28,6 +28,7 @@ import typer.main
 from colla.cli.app import EPILOG, app
 from colla.cli.command import EXIT_CODES, SHARED_PANEL
 from colla.client import deploying, types
+from colla.environments import group as environment_group
 from colla.environments import protocol
 from colla.kernel import config
 from colla.model.contribution import Contribution
@@ -264,19 +265,23 @@ def api_types() -> str:
 # -- the rest -------------------------------------------------------------------------------------------------
 
 
-def environment_calls() -> str:
+def environment_calls(calls: dict[str, protocol.Call]) -> str:
     rows = [
         (code(each.method), code(each.path + "".join(f"{'?&'[n > 0]}{key}=" for n, key in enumerate(each.query))),
-         each.body.__name__ if each.body else "–", type_text(each.answer) + (", lines" if each.streams else ""),
-         each.summary)
-        for each in protocol.CALLS.values()
+         body_text(each.body), body_text(each.answer) + (", lines" if each.streams else ""),
+         each.summary + (f" (capability `{each.capability}`)" if each.capability else ""))
+        for each in calls.values()
     ]  # fmt: skip
     return table(("method", "path", "request", "answer", "what it does"), rows)
 
 
-def environment_types() -> str:
+def body_text(kind: Any) -> str:
+    return "–" if kind is None else "bytes" if kind is msgspec.Raw else type_text(kind)
+
+
+def environment_types(module: ModuleType) -> str:
     shown = [
-        each for each in structs_of(protocol) if issubclass(each, protocol.Wire) and each is not protocol.Wire
+        each for each in structs_of(module) if issubclass(each, protocol.Wire) and each is not protocol.Wire
     ]
     return "\n".join(struct_section(each) for each in shown)
 
@@ -401,8 +406,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "colla.toml health": lambda: described(deploying.HealthSettings, words.HEALTH),
     "API calls": api_calls,
     "API types": api_types,
-    "environment calls": environment_calls,
-    "environment types": environment_types,
+    "environment calls": lambda: environment_calls(protocol.CALLS),
+    "environment types": lambda: environment_types(protocol),
+    "group calls": lambda: environment_calls(environment_group.GROUP_CALLS),
+    "group types": lambda: environment_types(environment_group),
     "bounds": bounds,
     "scenario keys": scenario_keys,
     "scenario acts": scenario_acts,

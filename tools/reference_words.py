@@ -99,6 +99,7 @@ NOTICES = {
     "refused_by_peer": "A computer of the group refused this one.",
     "repaired": "A service has all its replicas again.",
     "replica_exited": "A replica on this computer ended by itself.",
+    "replica_reported": "A service's program, or its environment, told something that people should know.",
     "replica_ready": "A replica on this computer answers.",
     "replica_stopped": "A replica on this computer was stopped.",
     "spare_started": "A computer fell silent: one replica more was offered to another, to be safe.",

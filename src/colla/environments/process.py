@@ -28,6 +28,7 @@ from colla.environments.artifacts import check_artifact, count_artifact
 from colla.environments.cgroups import ControlGroups, Group
 from colla.environments.driver import fault
 from colla.environments.folders import LOG_SEGMENT_BYTES_MAX, Place, RuntimeFolder
+from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
 from colla.environments.health import until_answered
 from colla.environments.notes import Notes, read_lines, read_notes
 from colla.environments.processes import Identity
@@ -337,8 +338,9 @@ class ProcessDriver:
                     inherited.append(system_calls)
                 inherited.append(write.fileno())
                 artifact = check_artifact(spec.artifact)
+                door = Path(spec.group.socket).parent if spec.group is not None else None
                 command = self._bubblewrap.bridge_command(
-                    artifact, place.scratch, write.fileno(), system_calls
+                    artifact, place.scratch, write.fileno(), system_calls, door
                 )
             errors = _open_fresh(held, place.path / LAUNCH_ERRORS)
             child = subprocess.Popen(
@@ -381,6 +383,9 @@ class ProcessDriver:
             "USER": "app",
         }
         env |= {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | spec.env
+        if spec.group is not None:
+            door = f"{sandbox.GROUP}/{Path(spec.group.socket).name}" if contained else spec.group.socket
+            env |= {SOCKET_VARIABLE: door, TOKEN_VARIABLE: spec.group.token}
         env |= {"COLLA_SOCKET": app_socket, "COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica}
         return {
             "command": spec.command,

@@ -122,6 +122,15 @@ class HealthCheck(Wire, frozen=True, kw_only=True):
     """Failed checks in a row that make a replica unhealthy."""
 
 
+class GroupAccess(Wire, frozen=True, kw_only=True):
+    """Where a replica, or its environment for it, asks the group (`group`): a Unix socket of the agent, and the token
+    that says which replica asks. It holds across restarts of the agent; between them nobody answers.
+    """
+
+    socket: str
+    token: str
+
+
 class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     """Everything that an environment needs to run one replica."""
 
@@ -136,6 +145,7 @@ class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     """How the program takes connections. auto offers all three and finds out which one it uses."""
     limits: Limits = Limits()
     health: HealthCheck = HealthCheck()
+    group: GroupAccess | None = None
 
 
 class StartRequest(Wire, frozen=True, kw_only=True):
@@ -321,12 +331,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call of the protocol: the single truth for routing, the client and the OpenAPI document."""
 
     name: str
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     summary: str
     answer: object
     """The struct (or union of structs) of the answer, or of each line when `streams`."""
-    body: type[Wire] | None = None
+    body: Any = None
+    """The struct of the body; `msgspec.Raw` where it is any bytes."""
     query: tuple[str, ...] = ()
     streams: bool = False
     capability: str = ""

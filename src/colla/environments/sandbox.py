@@ -27,6 +27,8 @@ from colla.environments.folders import private_folder
 APP: Final = "/app"
 SCRATCH: Final = "/scratch"
 BRIDGE: Final = "/run/colla/bridge.py"
+GROUP: Final = "/run/colla-group"
+"""The folder with the socket of the group's door."""
 APP_SOCKET: Final = "/scratch/tmp/app.sock"
 PORT: Final = 8080
 """Each replica has a network of its own, so that all of them have the same port."""
@@ -121,8 +123,11 @@ class Bubblewrap:
             return f"bubblewrap does not work here: {tried.stderr.strip()[-300:]}"
         return found
 
-    def arguments(self, artifact: Path, scratch: Path) -> list[str]:
-        """The command up to the program to run inside. Paths of both folders are this computer's."""
+    def arguments(self, artifact: Path, scratch: Path, door: Path | None = None) -> list[str]:
+        """The command up to the program to run inside. Paths are this computer's; `door` holds the group's socket.
+
+        The folder is shown, not the socket: the agent makes a new one at each of its starts.
+        """
         command = [self._program, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
         command += ["--hostname", "colla", "--cap-drop", "ALL", "--new-session", "--as-pid-1", "--clearenv"]
         if "--disable-userns" in self._options:
@@ -142,15 +147,20 @@ class Bubblewrap:
             command += ["--ro-bind", str(self._etc / name), f"/etc/{name}"]
         command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
         command += ["--tmpfs", "/dev/shm", "--tmpfs", "/run"]
-        command += ["--ro-bind", str(Path(bridge.__file__).resolve()), BRIDGE, "--remount-ro", "/run"]
+        command += ["--ro-bind", str(Path(bridge.__file__).resolve()), BRIDGE]
+        if door is not None and door.is_dir():
+            command += ["--ro-bind", str(door), GROUP]
+        command += ["--remount-ro", "/run"]
         command += ["--ro-bind", str(artifact), APP, "--bind", str(scratch), SCRATCH]
         if (scratch / "tmp").is_dir():
             command += ["--bind", str(scratch / "tmp"), "/tmp"]
         return [*command, "--remount-ro", "/"]
 
-    def bridge_command(self, artifact: Path, scratch: Path, info_fd: int, filter_fd: int | None) -> list[str]:
+    def bridge_command(
+        self, artifact: Path, scratch: Path, info_fd: int, filter_fd: int | None, door: Path | None = None
+    ) -> list[str]:
         """The command up to the arguments of the bridge."""
-        command = self.arguments(artifact, scratch)
+        command = self.arguments(artifact, scratch, door)
         command += ["--info-fd", str(info_fd)]
         if filter_fd is not None:
             command += ["--seccomp", str(filter_fd)]

@@ -49,6 +49,7 @@ from colla.node.disk import check_room
 from colla.node.doors import Doors
 from colla.node.files import Files
 from colla.node.founding import add_founding, join_request
+from colla.node.group_door import GroupDoor
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
 from colla.node.links.iroh_links import IrohLinks
@@ -135,7 +136,10 @@ class Node:
             self.post,
             lambda: self.core.contribution.unsandboxed,
             lambda kind: next((each.command for each in self.settings.programs if each.kind == kind), ()),
+            lambda token: self.group_door.access(token),
         )
+        self.group_door = GroupDoor(self)
+        stack.push_async_callback(self.group_door.close)
         await self.replicas.open()
         self.core = self._make_core()
         self.fetches = Fetches(
@@ -213,6 +217,7 @@ class Node:
     async def run(self) -> None:
         """Live until `stop_wanted`; then say goodbye and close everything."""
         try:
+            await self.group_door.open()
             await self.replicas.set_kinds(self._kinds(self.settings.contribution))
             await self.replicas.attached(ENVIRONMENTS_WAIT_S)
             self._background_of(self._watch_addresses())

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import assert_never
@@ -56,6 +58,8 @@ class Note(msgspec.Struct, frozen=True):
     version: int
     kind: str
     object: str
+    token: str = ""
+    """What proves to the group's door that it is this replica who asks."""
 
 
 class Replicas:
@@ -68,8 +72,9 @@ class Replicas:
         post: Callable[[Event], None],
         unsandboxed: Callable[[], bool],
         program: Callable[[str], tuple[str, ...]] = lambda kind: (),
+        group: Callable[[str], protocol.GroupAccess | None] = lambda token: None,
     ) -> None:
-        """`program` is the command of a kind that is not built in."""
+        """`program` is the command of a kind that is not built in; `group` how a replica with this token asks the group."""
         self.folder = folder
         self._notes_folder = folder / "notes"
         self._artifacts = folder / "artifacts"
@@ -77,6 +82,7 @@ class Replicas:
         self._post = post
         self._unsandboxed = unsandboxed
         self._program = program
+        self._group = group
         self._problems: dict[str, str] = {}
         self._clients: dict[str, EnvironmentClient] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
@@ -161,6 +167,8 @@ class Replicas:
             why = f"the environment {specification.environment!r} is not available here"
             return LaunchFailed(effect.id, effect.replica, why)
         try:
+            # A launch that is repeated is the same launch, its token included.
+            known = self._notes.get(effect.replica)
             note = Note(
                 effect.replica.hex(),
                 effect.service.hex(),
@@ -168,12 +176,13 @@ class Replicas:
                 specification.version,
                 specification.environment,
                 specification.object.hex(),
+                known.token if known is not None else secrets.token_urlsafe(24),
             )
             await asyncio.to_thread(self._write_note, note)
             artifact = await self._artifact(specification)
             self._notes[effect.replica] = note
             client.allow_unsandboxed = self._unsandboxed()
-            started = await client.start(_spec(effect, artifact))
+            started = await client.start(_spec(effect, artifact, self._group(note.token)))
         except CollaError as error:
             log.warning("replica %s of %s: %s", short(effect.replica), specification.name, error)
             await self._forget(effect.replica)
@@ -236,6 +245,15 @@ class Replicas:
         if note is None or endpoint is None or note.service != service.hex():
             raise TunnelError("no_such_replica", f"no replica {short(replica)} runs here")
         return endpoint
+
+    def of_token(self, token: str) -> tuple[ReplicaId, ServiceId] | None:
+        """The replica whose token this is."""
+        for replica, note in self._notes.items():
+            if note.token and hmac.compare_digest(
+                note.token.encode(), token.encode("utf-8", "surrogateescape")
+            ):
+                return replica, ServiceId(bytes.fromhex(note.service))
+        return None
 
     def of(self, service: ServiceId) -> list[tuple[ReplicaId, EnvironmentClient]]:
         """The replicas of the service that run here, each with the program that runs it."""
@@ -374,7 +392,7 @@ class Replicas:
             self._notes[ReplicaId(bytes.fromhex(note.replica))] = note
 
 
-def _spec(effect: LaunchReplica, artifact: Path) -> protocol.ReplicaSpec:
+def _spec(effect: LaunchReplica, artifact: Path, group: protocol.GroupAccess | None) -> protocol.ReplicaSpec:
     specification = effect.specification
     health = specification.health
     return protocol.ReplicaSpec(
@@ -383,6 +401,7 @@ def _spec(effect: LaunchReplica, artifact: Path) -> protocol.ReplicaSpec:
         artifact=str(artifact),
         command=specification.command,
         env=dict(specification.env),
+        group=group,
         limits=protocol.Limits(
             memory_bytes=specification.limits.memory_bytes,
             cpus=specification.limits.cpus if specification.limits.cpus >= 1.0 else None,
