@@ -57,7 +57,9 @@ class GroupAgent(Agent):
 
     def presence_changed(self, changes: Sequence[PresenceChange], now: Instant) -> None:
         gone = (PresencePhase.ABSENT, PresencePhase.LEFT)
-        self._note([change.node for change in changes if change.phase in gone], now)
+        went = [change.node for change in changes if change.phase in gone]
+        if went:
+            self._note(went, now)
         for change in changes:
             if change.node == self.context.identity.node:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from colla.cli.command import LAB_PANEL
-from colla.cli.simulate import chaos, paper, run
+from colla.cli.simulate import chaos, paper, run, scale
 
 simulate_app = typer.Typer(
     help="Try the mechanisms in virtual time: the paper's validation, random faults, large groups.",
@@ -17,5 +17,5 @@ simulate_app = typer.Typer(
 def add(app: typer.Typer) -> None:
     """Declare these commands."""
     app.add_typer(simulate_app, name="simulate", rich_help_panel=LAB_PANEL)
-    for module in (paper, chaos, run):
+    for module in (paper, chaos, scale, run):
         module.add(simulate_app)
