@@ -10,6 +10,7 @@ import pytest
 from computers import Computer, deploy, eventually, make_group
 
 from colla.client import types
+from colla.model.errors import CollaError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
@@ -129,6 +130,11 @@ async def test_what_is_sent_comes_at_once_and_streams_end_with_the_node(tmp_path
                 return list(mine.read_s) == ["member-of-home2"]
 
             await eventually(read, 5.0, "the author knows that it was read")
+            # A stream that cannot begin is refused as any other request.
+            with pytest.raises(CollaError) as caught:
+                async for _ in client.follow_events(subscriber="x" * 65):
+                    pass
+            assert caught.value.code == "bad_subscriber"
         stopping = time.monotonic()
         assert await right.stop() == 0
         assert time.monotonic() - stopping < 8.0, "nobody who follows holds the goodbye up"

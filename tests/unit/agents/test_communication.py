@@ -20,9 +20,11 @@ from colla.agents.communication_requests import (
     Subscriber,
     TakeEvents,
 )
+from colla.agents.foundation import TOPICS
 from colla.kernel.config import Config, HappeningsConfig, MessagingConfig
 from colla.kernel.effects import Refusal
 from colla.model.ids import MemberId
+from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_MESSAGES
 from colla.sim.group import SimGroup
 
 CONFIG = Config(
@@ -145,3 +147,13 @@ def test_who_has_just_started_waits_for_the_permission_to_write(group: SimGroup)
     group.restart(group[1])
     mailbox = group[1].core.communication.correspondence.mailbox
     group.until(lambda: [one.read for one in mailbox.inbox(0)] == [False], 15.0, "it came")
+
+
+def test_with_peers_of_an_older_version_only_writing_is_allowed_in_the_end(group: SimGroup) -> None:
+    """They hold neither messages nor events: no session ever covers these, and no fork of a log can be known there."""
+    found = group[0].core.foundation
+    found.book._open.clear()
+    found.book.opened((TOPIC_MEMBERSHIP, TOPIC_CATALOGUE))
+    assert not found.book.writable(TOPIC_MESSAGES)
+    found.opening_due(group[0].clock.now())
+    assert all(found.book.writable(topic) for topic in TOPICS)
