@@ -7,12 +7,14 @@ What is compared never hashes and never verifies:
 
 - *large file*: one file of random bytes. Putting ends when every chunk is synchronised to the disk, so it is shown
   against `cp` (which leaves that to later) and against `cp` followed by one `fsync`.
+- *sealed*: the same file encrypted under a key of its own on the way; compared likewise.
 - *site*: 300 small files (10 KB on average) in 12 folders, against `cp -r`, and against `cp -r` with every file
   synchronised.
 - *materialise*: the site back into a folder, against `cp -r`; once more when it is there already.
 - *transfer*: the large file's object and the site's from another process over loopback TCP into an empty store, until it
   is durable there, against `sendfile` in that process and one `recv`/`write` loop and `fsync` here (for the site: of one
   file as long as all its files). No encryption: that belongs to the links' benchmark.
+- *get*: the same transfer and then the file written where a person wants it, every chunk verified a second time.
 
 A ratio above 1 means that colla takes longer.
 """
@@ -123,14 +125,13 @@ def copy(source: Path, place: Path, *, sync: bool) -> Timed:
     return lambda: asyncio.to_thread(run)
 
 
-def put(source: Path, place: Path) -> Timed:
-    """Put into an empty store."""
-    is_folder = source.is_dir()
+def put(source: Path, place: Path, *, sealed: bool = False) -> Timed:
+    """Put into an empty store, as `colla put` does: so that it can go on when it is interrupted."""
 
     async def run() -> float:
         store = await ObjectStore.open(place, QUOTA_BYTES, print)
         start = time.perf_counter()
-        await (store.put_folder(source) if is_folder else store.put_file(source))
+        await store.put_resumably(source, lambda progress: None, sealed=sealed)
         took = time.perf_counter() - start
         await store.close()
         _remove(place)
@@ -154,8 +155,8 @@ def materialise(store: ObjectStore, object_id: ObjectId, place: Path, again: boo
     return run
 
 
-def fetch(port: int, object_id: ObjectId, place: Path) -> Timed:
-    """Fetch into an empty store over TCP."""
+def fetch(port: int, object_id: ObjectId, place: Path, target: Path | None = None) -> Timed:
+    """Fetch into an empty store over TCP; perhaps write it to `target` as well."""
 
     async def open_stream(node: NodeId) -> TcpStream:
         return TcpStream(*await asyncio.open_connection("127.0.0.1", port, limit=BLOCK))
@@ -164,9 +165,13 @@ def fetch(port: int, object_id: ObjectId, place: Path) -> Timed:
         store = await ObjectStore.open(place, QUOTA_BYTES, print)
         start = time.perf_counter()
         await fetch_object(object_id, [HOLDER], open_stream, store)
+        if target is not None:
+            await store.give(object_id, target)
         took = time.perf_counter() - start
         await store.close()
         _remove(place)
+        if target is not None:
+            _remove(target)
         return took
 
     return run
@@ -241,6 +246,8 @@ async def measure(folder: Path, mebibytes: int, repeat: int) -> None:
         what = f"put {mebibytes} MiB file"
         await row(what, size, put(large, place), "`cp`", copy(large, place, sync=False), repeat)
         await row(what, size, put(large, place), "`cp`, `fsync`", copy(large, place, sync=True), repeat)
+        what, ours = f"put {mebibytes} MiB file sealed", put(large, place, sealed=True)
+        await row(what, size, ours, "`cp`, `fsync`", copy(large, place, sync=True), repeat)
         what = f"put site of {SITE_FILES} files, {site_size / 1e6:.1f} MB"
         await row(what, site_size, put(site, place), "`cp -r`", copy(site, place, sync=False), repeat)
         each = "`cp -r`, `fsync` of each"
@@ -253,6 +260,8 @@ async def measure(folder: Path, mebibytes: int, repeat: int) -> None:
         plain = "TCP, `fsync`"
         ours, other = fetch(objects_port, large_object, place), receive(plain_port, size, place)
         await row(f"transfer {mebibytes} MiB file", size, ours, plain, other, repeat)
+        ours = fetch(objects_port, large_object, place, folder / "got")
+        await row(f"get {mebibytes} MiB file", size, ours, plain, other, repeat)
         ours, other = fetch(objects_port, site_object, place), receive(plain_port, site_size, place)
         await row("transfer site", site_size, ours, plain, other, repeat)
     finally:

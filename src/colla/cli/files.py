@@ -209,7 +209,7 @@ async def rm(here: Here, name: NameArgument, replace: ReplaceOption = False, yes
     if here.out.json:
         here.out.answer(answer)
     else:
-        here.out.say(f"{answer.name} is removed; {count_text(answer.records, 'computer')} know it durably")
+        here.out.say(f"{answer.name} is removed; that is written on {count_text(answer.records, 'computer')}")
 
 
 async def share(

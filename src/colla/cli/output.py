@@ -144,7 +144,12 @@ class Output:
             self.note(text)
             yield Bar(None, 0)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+        )
         with RichProgress(*columns, TimeRemainingColumn(), console=self._errors, transient=True) as shown:
             yield Bar(shown, shown.add_task(escape(clean(text)), total=None))
 

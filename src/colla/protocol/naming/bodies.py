@@ -105,7 +105,7 @@ def clean_path(path: str) -> str:
     except BadPath as error:
         raise CollaError(
             "bad_name",
-            f"{path!r} cannot name an object: {error.reason}.",
+            f"{path!r} cannot name an object: it {error.reason}.",
             "Name it like 'photos/2026/lake.jpg'.",
         ) from None
     return cleaned
