@@ -321,6 +321,7 @@ def test_the_group_tells_each_event_once(new_scenario):
     scenario = new_scenario(5, replicas=3)
     group = scenario.group
     service = scenario.services["web"]
+    group.join_own(group[0])
     victim = group.running_on(service)[0]
     group.crash(victim)
     group.until(lambda: group.running(service) == 3, 20.0, "repaired")
@@ -334,7 +335,9 @@ def test_the_group_tells_each_event_once(new_scenario):
         told[computer.name] = sorted((event.kind, event.text, event.author) for event in found.events)
     assert len({str(each) for each in told.values()}) == 1
     kinds = [kind for kind, _, _ in told["n0"]]
-    assert kinds.count("joined") == 4 and kinds.count("created") == 1
+    assert kinds.count("joined") == 5 and kinds.count("created") == 1
+    texts = [text for _, text, _ in told["n0"]]
+    assert "m4 joined with n4" in texts and "m0 added the computer n5" in texts
     assert "repaired" in kinds and "runs" in kinds
 
 

@@ -89,11 +89,17 @@ def _change_of_group(names: _Names, me: MemberId, request: Any) -> Happened | No
 def event_of_notice(found: Foundation, kind: str, notice: Notice) -> Happened:
     """The event of that kind that a notice of this node becomes."""
     names = _Names(found)
-    node, service = names.node(notice.node), names.service(notice.service)
-    owner = found.membership.owner_of(notice.node) if notice.node else None
+    # What names no node is about the one that tells it.
+    about = notice.node or found.identity.node
+    node, service = names.node(about), names.service(notice.service)
+    owner = found.membership.owner_of(about)
     match kind:
         case "joined":
-            text = f"{names.member(owner)} joined with {node}" if owner else f"{node} joined"
+            others = [info for info in found.membership.nodes() if info.member == owner and info.id != about]
+            who = names.member(owner) if owner is not None else "somebody"
+            text = f"{who} added the computer {node}" if others else f"{who} joined with {node}"
+        case "role_changed":
+            text = f"{names.member(owner or MemberId(b''))} is administrator now, since none was left"
         case "runs":
             text = f"{service} runs on {node}"
         case "stopped":
@@ -104,7 +110,8 @@ def event_of_notice(found: Foundation, kind: str, notice: Notice) -> Happened:
             text = f"{node} looks after {service} now"
         case _:
             text = f"{service}: {notice.text}" if notice.service else notice.text
-    return Happened(kind, text, notice.service, notice.node, owner or MemberId(b""))
+    concerned = owner if notice.node or kind == "role_changed" else None
+    return Happened(kind, text, notice.service, notice.node, concerned or MemberId(b""))
 
 
 def with_service(found: Foundation, event: Happened) -> Happened:

@@ -13,6 +13,7 @@ from colla.kernel.time import Instant
 
 TOLD = {
     "admitted": "joined",
+    "inherited": "role_changed",
     "repaired": "repaired",
     "missing_replicas": "missing",
     "took_over": "took_over",
