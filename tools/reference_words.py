@@ -77,6 +77,11 @@ LIMITS = {
 HEALTH = {
     "path": "An HTTP path that answers below 400 when the program is well. Left out: it must accept connections.",
     "start_period_s": "Seconds that the program may take until it answers.",
+    "tcp": "Instead of a path: connections must be taken and kept.",
+    "command": "Instead of a path: a list of words, run beside the program in its sandbox (`process`); 0 is well.",
+    "interval_s": "Seconds between two checks.",
+    "timeout_s": "Seconds that a check may take.",
+    "failures_max": "So many failed checks in a row make a replica unhealthy: no requests come to it until it is well.",
 }
 
 NOTICES = {

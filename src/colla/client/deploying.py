@@ -47,6 +47,11 @@ class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str = ""
     start_period_s: float = HealthCheck().start_period_s
+    tcp: bool = False
+    command: tuple[str, ...] = ()
+    interval_s: float = HealthCheck().interval_s
+    timeout_s: float = HealthCheck().timeout_s
+    failures_max: int = HealthCheck().failures_max
 
 
 class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +116,7 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
     """Recognise the folder at `path`, or the one file that is a whole service: a module or an image's archive.
 
     Raises `CollaError`: `folder_missing`, `not_a_folder`, `folder_empty`, `unreadable`, `bad_colla_toml`, `bad_name`,
-    `bad_replicas`, `not_recognised`, `ambiguous`, `not_supported`, `bad_command`.
+    `bad_replicas`, `not_recognised`, `ambiguous`, `not_supported`, `bad_command`, `bad_health`.
     """
     content = NOTHING if path.is_file() else read_content(path)
     settings = _read_settings(path) if SETTINGS_NAME in content.top else FolderSettings()
@@ -144,7 +149,16 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
         memory_bytes=settings.limits.memory_bytes,
         processes=settings.limits.processes,
         labels=settings.labels,
+        health_tcp=settings.health.tcp,
+        health_command=settings.health.command,
+        health_interval_s=settings.health.interval_s,
+        health_timeout_s=settings.health.timeout_s,
+        health_failures_max=settings.health.failures_max,
     )
+    if sum((bool(request.health_path), request.health_tcp, bool(request.health_command))) > 1:
+        raise CollaError(
+            "bad_health", "A service's health is checked in one way.", "Choose one of path, tcp and command."
+        )
     return DeployPlan(path, recognised, request, asked is not None, tuple(_warnings(content, environment)))
 
 

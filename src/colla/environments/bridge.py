@@ -38,16 +38,10 @@ LINE_BYTES_MAX = 8192
 """Longer lines are cut into several."""
 POLL_FIRST_S, POLL_GROWTH, POLL_MAX_S = 0.004, 1.2, 0.1
 KILL_PASSES_MAX = 100
+CHECK_CHANGES_MAX = 401  # Notes about health; an odd number, so that what changes for ever ends as unhealthy.
 DRAIN_BYTES_MAX = 1 << 20
 """What is still read of a program's output once it has ended."""
-FORWARDED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+FORWARDED = tuple(getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2"))
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -158,6 +152,56 @@ class Joint:
         self.bridge.joint_closed(self)
 
 
+class Check:
+    """Runs the command that checks the program's health, now and then, one at a time; notes what changes."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge, self.config = bridge, bridge.config
+        self.pid = 0
+        self.due = time.monotonic()
+        self.found: str | None = None
+        self.changes = 0
+
+    def step(self) -> float | None:
+        """Start, or end, what is due; when to be called again (seconds from now)."""
+        if not self.config.get("check"):
+            return None
+        if time.monotonic() >= self.due:
+            if self.pid:
+                self.told(f"the command that checks it took longer than {self.config['check_timeout_s']:g} s")
+                self.kill()
+            else:
+                self.launch()
+            self.due = time.monotonic() + self.config["check_timeout_s"]
+        return max(0.0, self.due - time.monotonic())
+
+    def launch(self) -> None:
+        nowhere = fd_above_3(os.open(os.devnull, os.O_RDWR))
+        self.pid = os.fork()
+        if not self.pid:
+            command = {"command": self.config["check"], "listen": "port"}
+            become_program(self.config | command, self.bridge.port, [nowhere] * 3)
+        os.close(nowhere)
+
+    def ended(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if code != -signal.SIGKILL:  # Otherwise it took too long.
+            self.told("" if code == 0 else f"the command that checks it ended with {code}")
+        self.pid = 0
+        # What is not healthy yet, or any more, is looked at sooner.
+        self.due = time.monotonic() + min(self.config["check_interval_s"], 0.2 if self.found else 3600.0)
+
+    def told(self, found: str) -> None:
+        if found != self.found and self.changes < CHECK_CHANGES_MAX:
+            self.found, self.changes = found, self.changes + 1
+            self.bridge.note(check=found)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+
+
 class Bridge:
     """The loop. Owns every descriptor that was inherited and the program's process."""
 
@@ -175,6 +219,7 @@ class Bridge:
         self.program = 0
         self.program_status: int | None = None
         self.outputs: list[Output] = []
+        self.check = Check(self)
         self.signals, wake = os.pipe()
         for fd in (self.signals, wake):
             os.set_blocking(fd, False)
@@ -247,6 +292,8 @@ class Bridge:
                     return
                 if pid == self.program:
                     self.program_status = status
+                elif pid == self.check.pid:
+                    self.check.ended(status)
 
     # --- the endpoint ------------------------------------------------------------------------------------
 
@@ -320,6 +367,8 @@ class Bridge:
                     pause = min(pause * POLL_GROWTH, POLL_MAX_S)
                     due = time.monotonic() + pause
             timeout = None if pause is None else max(0.0, due - time.monotonic())
+            if (next_check := self.check.step()) is not None:
+                timeout = next_check if timeout is None else min(timeout, next_check)
             for key, mask in self.selector.select(timeout):
                 # A callback may have closed what a later key of the same batch names.
                 if self.selector.get_map().get(key.fd) is key:
@@ -327,6 +376,7 @@ class Bridge:
         self.end(self.program_status)
 
     def end(self, status: int) -> NoReturn:
+        self.check.kill()
         kill_descendants(self.program)
         for output in self.outputs:
             left = DRAIN_BYTES_MAX

@@ -105,6 +105,10 @@ class ContainerReplica:
         await self._inner.stop(signal, grace_s)
         await asyncio.to_thread(self._engine.remove, self._spec.replica)
 
+    def check_problem(self) -> str:
+        """No command runs beside it; not claimed."""
+        return ""
+
     def why_not_listening(self) -> str:
         return f"nothing in the container listens on port {port_of(self._spec)}"
 

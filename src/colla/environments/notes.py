@@ -27,6 +27,8 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     listening: str | None = None
     failed: str | None = None
+    check: str | None = None
+    """What the command that checks the program found last."""
     ended: bool = False
     exited: int | None = None
     signal: int | None = None

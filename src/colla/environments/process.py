@@ -195,6 +195,11 @@ class ProcessReplica:
             with suppress(ProcessLookupError):
                 os.kill(self._processes.bridge.pid, signals.Signals[signal])
 
+    def check_problem(self) -> str:
+        """As the bridge noted it, which runs the command."""
+        found = read_notes(self._place.status).check
+        return "the command that checks it has not ended yet" if found is None else found
+
     def why_not_listening(self) -> str:
         notes = read_notes(self._place.status)
         if notes.program is None:
@@ -245,7 +250,7 @@ class ProcessDriver:
             isolation="bubblewrap" if self._bubblewrap else "none",
             network_modes=("isolated",) if self._bubblewrap else ("shared",),
             limits_enforced=(*self._groups.limits, "open_files"),
-            capabilities=("prepare", "recover", "logs", "stats", "signal"),
+            capabilities=("prepare", "recover", "logs", "stats", "signal", "check_command"),
             needs_consent="" if self._bubblewrap else f"programs would run without a sandbox, since {found}",
         )
 
@@ -400,6 +405,9 @@ class ProcessDriver:
             "log_bytes_max": LOG_SEGMENT_BYTES_MAX,
             "start_period_s": spec.health.start_period_s,
             "contained": contained,
+            "check": list(spec.health.command),
+            "check_interval_s": spec.health.interval_s,
+            "check_timeout_s": spec.health.timeout_s,
             "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": spec.limits.open_files or OPEN_FILES_DEFAULT},
         }
 

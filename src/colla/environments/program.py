@@ -124,6 +124,12 @@ class Program:
         known = self._replicas.get(spec.replica)
         if known is None:
             _check_spec(spec)
+            if spec.health.command and "check_command" not in self._driver.info.capabilities:
+                raise fault(
+                    "not_supported",
+                    "This environment runs no commands that check health.",
+                    "Use a path, or tcp.",
+                )
             self._driver.check(spec, allow_unsandboxed)
             # The task goes on if the caller hangs up: a replica is started wholly or not at all.
             task = self._starting.get(spec.replica)

@@ -41,6 +41,7 @@ CAPABILITIES: Final[dict[str, str]] = {
     "recover": "replicas go on when the program ends, and the next program finds them",
     "logs": "what a replica's program writes is kept, within a bound",
     "stats": "what a replica uses can be told",
+    "check_command": "the health of a replica can be checked by a command that runs beside its program",
     "signal": "a signal can be sent to a replica's program",
 }
 """What an environment may claim; an agent asks only for what is claimed. Names of one's own begin with `x-`."""
@@ -111,7 +112,10 @@ class Limits(Wire, frozen=True, kw_only=True):
 
 
 class HealthCheck(Wire, frozen=True, kw_only=True):
-    """How to see that a replica answers. Without a path: its endpoint accepts connections."""
+    """How to see that a replica works, at first within its start period and then at intervals, by one of three ways.
+
+    Without any: once its endpoint accepts connections it is ready, and it is not looked at again until it ends.
+    """
 
     path: str | None = None
     """Asked for by HTTP GET; an answer below 400 is healthy."""
@@ -120,6 +124,10 @@ class HealthCheck(Wire, frozen=True, kw_only=True):
     start_period_s: float = START_PERIOD_S
     failures_max: int = 3
     """Failed checks in a row that make a replica unhealthy."""
+    tcp: bool = False
+    """Its endpoint takes a connection and keeps it."""
+    command: tuple[str, ...] = ()
+    """Run beside the program, as isolated as that; healthy when it ends with 0. Capability `check_command`."""
 
 
 class GroupAccess(Wire, frozen=True, kw_only=True):

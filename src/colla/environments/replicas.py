@@ -26,6 +26,7 @@ from colla.environments.protocol import (
     EXIT_LINES_MAX,
     EnvironmentEvent,
     Exit,
+    HealthCheck,
     Phase,
     ReplicaExited,
     ReplicaReady,
@@ -178,7 +179,7 @@ class Replica:
             try:
                 async with asyncio.timeout(check.start_period_s):
                     await running.until_listening()
-                    while check.path and (problem := await self._problem(check.path, check.timeout_s)):
+                    while problem := await self._problem(running, check):
                         self._unhealthy_because = problem
                         await asyncio.sleep(FIRST_CHECKS_S)
             except TimeoutError:
@@ -191,17 +192,17 @@ class Replica:
             self._unhealthy_because = ""
             self._remember(ready_at=time.time())
             self._tell_ready()
-        while check.path:
-            await self._keep_checking(check.path, check.interval_s, check.timeout_s, check.failures_max)
+        while check.path or check.tcp or check.command:
+            await self._keep_checking(running, check)
 
-    async def _keep_checking(self, path: str, interval_s: float, timeout_s: float, failures_max: int) -> None:
+    async def _keep_checking(self, running: Running, check: HealthCheck) -> None:
         """Until its health has changed once."""
         failures = 0
         while True:
-            await asyncio.sleep(interval_s)
-            problem = await self._problem(path, timeout_s)
+            await asyncio.sleep(check.interval_s)
+            problem = await self._problem(running, check)
             failures = failures + 1 if problem else 0
-            if problem and failures == failures_max and not self._unhealthy_because:
+            if problem and failures == check.failures_max and not self._unhealthy_because:
                 self._unhealthy_because = problem
                 self._tell(ReplicaUnhealthy, message=problem)
                 return
@@ -210,8 +211,12 @@ class Replica:
                 self._tell_ready()
                 return
 
-    async def _problem(self, path: str, timeout_s: float) -> str:
-        return await health.problem_of(self.place.endpoint, path, timeout_s)
+    async def _problem(self, running: Running, check: HealthCheck) -> str:
+        if check.path is not None:
+            return await health.problem_of(self.place.endpoint, check.path, check.timeout_s)
+        if check.tcp:
+            return await health.problem_of_connecting(self.place.endpoint, check.timeout_s)
+        return running.check_problem() if check.command else ""
 
     def _tell_ready(self) -> None:
         assert self.record.ready_at is not None

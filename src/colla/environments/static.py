@@ -92,6 +92,10 @@ class StaticReplica:
     async def signal(self, signal: ReplicaSignal) -> None:
         """There is no program that could hear it; not claimed."""
 
+    def check_problem(self) -> str:
+        """No command could run; not claimed."""
+        return ""
+
     def why_not_listening(self) -> str:
         return ""
 

@@ -26,12 +26,18 @@ _Bytes = Annotated[int, Meta(ge=0, le=BYTES_MAX)]
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
-    """How the agent sees that a replica serves: an HTTP path, or only that the endpoint accepts (empty path)."""
+    """How the agent sees that a replica serves: by an HTTP path, by a connection that is kept (`tcp`), by a command that
+    runs beside the program, or only once by the endpoint's accepting connections. `failures_max` failed checks in a row
+    make it unhealthy.
+    """
 
     path: str = ""
     interval_s: _Seconds = 2.0
     timeout_s: _Seconds = 2.0
     start_period_s: _Seconds = 10.0
+    tcp: bool = False
+    command: tuple[str, ...] = ()
+    failures_max: Annotated[int, Meta(ge=1, le=1000)] = 3
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -412,6 +412,9 @@ def _spec(effect: LaunchReplica, artifact: Path, group: protocol.GroupAccess | N
             interval_s=health.interval_s,
             timeout_s=health.timeout_s,
             start_period_s=health.start_period_s,
+            failures_max=health.failures_max,
+            tcp=health.tcp,
+            command=health.command,
         ),
     )
 

@@ -252,3 +252,14 @@ def test_modules_that_nobody_installs_are_told(tmp_path: Path) -> None:
     assert "requirements.txt" in plan_deploy(folder, Said(name="x")).warnings[0]
     fill(folder, "flask-3.dist-info/METADATA")
     assert not plan_deploy(folder, Said(name="x")).warnings
+
+
+def test_health_is_checked_in_one_way(tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "app.py").touch()
+    (folder / "colla.toml").write_text('[health]\ncommand = ["./check", "-q"]\ninterval_s = 5.0\n')
+    request = plan_deploy(folder).request
+    assert (request.health_command, request.health_interval_s) == (("./check", "-q"), 5.0)
+    (folder / "colla.toml").write_text('[health]\npath = "/up"\ntcp = true\n')
+    assert code_of(folder) == "bad_health"

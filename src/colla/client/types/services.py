@@ -108,6 +108,11 @@ class DeployRequest(msgspec.Struct, frozen=True):
     memory_bytes: int = 128 * 1024 * 1024
     processes: int = 64
     labels: dict[str, str] = {}
+    health_tcp: bool = False
+    health_command: tuple[str, ...] = ()
+    health_interval_s: float = 2.0
+    health_timeout_s: float = 2.0
+    health_failures_max: int = 3
 
 
 class WrittenAnswer(msgspec.Struct, frozen=True):
