@@ -11,7 +11,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -327,11 +327,14 @@ class EnvironmentClient:
         """Whether the environment works."""
         return await self._call("health", Health)
 
-    async def prepare(self, artifact: Path) -> PrepareProgress:
-        """Make an artifact ready; the last line of its progress. Raises `EnvironmentFault`."""
+    async def prepare(
+        self, artifact: Path, progressed: Callable[[PrepareProgress], None] = lambda line: None
+    ) -> PrepareProgress:
+        """Make an artifact ready, telling each line of progress; returns the last. Raises `EnvironmentFault`."""
         last = PrepareProgress()
         try:
             async for last in self._lines("prepare", _PROGRESS, PrepareRequest(artifact=str(artifact))):
+                progressed(last)
                 if last.problem is not None:
                     raise _from_problem(last.problem)
         except _Gone as error:

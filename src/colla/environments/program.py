@@ -195,7 +195,7 @@ class Program:
             except EnvironmentFault as error:
                 yield PrepareProgress(problem=_problem(error))
 
-        return await _stream(request, lines())
+        return await _stream(request, _lively(lines()))
 
     async def on_start(self, request: web.Request) -> Answer:
         wanted = await _body(request, StartRequest)
@@ -332,6 +332,26 @@ def _number(request: web.Request, name: str, otherwise: float) -> float:
     if not 0 <= number < 2**53:
         raise fault("query_malformed", f"{name} is a number that is not negative.")
     return number
+
+
+async def _lively(lines: AsyncIterator[PrepareProgress]) -> AsyncIterator[PrepareProgress | None]:
+    """The lines, and None whenever the next one takes its time: loading an image may."""
+
+    async def next_line() -> PrepareProgress | None:
+        return await anext(lines, None)
+
+    coming = asyncio.ensure_future(next_line())
+    try:
+        while True:
+            if not (await asyncio.wait({coming}, timeout=QUIET_S))[0]:
+                yield None
+                continue
+            if (line := coming.result()) is None:
+                return
+            coming = asyncio.ensure_future(next_line())
+            yield line
+    finally:
+        coming.cancel()
 
 
 async def _stream(request: web.Request, lines: AsyncIterator[Wire | None]) -> web.StreamResponse:

@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import assert_never
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 REATTACH_FIRST_S = 0.5
 REATTACH_MAX_S = 30.0
 """Pauses between attempts to bring an environment program back."""
+PROGRESS_EVERY_S = 5.0
+"""How often the log is told of a preparation that takes long."""
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -60,6 +63,20 @@ class Note(msgspec.Struct, frozen=True):
     object: str
     token: str = ""
     """What proves to the group's door that it is this replica who asks."""
+
+
+class Progress:
+    """Tells the log how far a preparation is that takes its time."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._told_s = time.monotonic()
+
+    def told(self, line: protocol.PrepareProgress) -> None:
+        """One line of progress came."""
+        if time.monotonic() - self._told_s > PROGRESS_EVERY_S:
+            self._told_s = time.monotonic()
+            log.info("preparing %s: %d files, %d bytes so far", self._service, line.files, line.size_bytes)
 
 
 class Replicas:
@@ -182,6 +199,8 @@ class Replicas:
             artifact = await self._artifact(specification)
             self._notes[effect.replica] = note
             client.allow_unsandboxed = self._unsandboxed()
+            if "prepare" in client.info.capabilities:
+                await client.prepare(artifact, Progress(specification.name).told)
             started = await client.start(_spec(effect, artifact, self._group(note.token)))
         except CollaError as error:
             log.warning("replica %s of %s: %s", short(effect.replica), specification.name, error)
