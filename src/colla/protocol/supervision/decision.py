@@ -9,7 +9,7 @@ Replicas that a master knows are, in this order of judgement,
 
 Rules (DESIGN section 7): a gone replica is replaced at once. A doubtful one may get one spare per service. An outgoing
 one is replaced before it stops; of an old version one at a time; where no other executor is free, one stops first, and
-at least one keeps serving where two or more are wanted. A surplus is trimmed when it was stable for long, only with
+at least one keeps serving where two or more are wanted, unless no more than one could be had for long. A surplus is trimmed when it was stable for long, only with
 executors that acknowledged this ballot, never counting doubtful ones as healthy.
 """
 
@@ -46,7 +46,8 @@ class Judged(msgspec.Struct, frozen=True):
 
 class Situation(msgspec.Struct, frozen=True):
     """All that the decision depends on. `free`: some executor could take one more replica now; `hopeful`: one could
-    soon, which failed or did not answer just now.
+    soon, which failed or did not answer just now. `short_for_long`: the number was not reached for so long that no more
+    executors are to be expected.
     """
 
     wanted: int
@@ -56,6 +57,7 @@ class Situation(msgspec.Struct, frozen=True):
     may_spare: bool
     trim_now: bool
     hopeful: bool = False
+    short_for_long: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -148,7 +150,8 @@ def _outgoing_stops(
     stopping = any(item.ordered for item in situation.replicas)
     unready = any(not item.outgoing and not item.ready for item in situation.replicas if not item.ordered)
     serving = len(healthy) + len(filling)
-    if stopping or unready or serving - 1 < min(1, situation.wanted - 1):
+    least = 0 if situation.short_for_long else min(1, situation.wanted - 1)
+    if stopping or unready or serving - 1 < least:
         return ()
     for item in stoppable:
         if item.serving and not item.leaving:

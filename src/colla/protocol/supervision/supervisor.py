@@ -233,6 +233,7 @@ class Supervisor:
             hopeful=hopeful,
             may_spare=self._may_spare(now),
             trim_now=mastered.trim_now,
+            short_for_long=now.boot_s - (mastered.short_since_s or now.boot_s) >= self._config.trim_after_s,
         )
         decision = decide(situation)
         if not decision.surplus:

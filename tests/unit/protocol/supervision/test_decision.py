@@ -196,3 +196,12 @@ def test_what_decides_is_what_there_is_not_its_order(given_situation: Situation)
         given_situation.hopeful,
     )
     assert decide(backwards) == decide(given_situation)
+
+
+def test_the_only_one_that_can_be_had_is_replaced_by_stopping_it() -> None:
+    """Three are wanted, one executor exists: a new version would never come (found by chaos, seed 160014)."""
+    old = ready(1, old=True)
+    assert decide(situation(3, old, free=False)).stops == (), "others may still come"
+    assert decide(situation(3, old, free=False, short_for_long=True)).stops == (old.node,)
+    assert decide(situation(3, old, free=True, short_for_long=True)).stops == (), "its successor comes first"
+    assert decide(situation(3, old, ready(2), free=False, short_for_long=True)).stops == (old.node,)
