@@ -112,8 +112,9 @@ def _replicas(group: SimGroup, members: list[Computer], service: Service) -> lis
     # Without its object nothing can be started; what runs goes on.
     wanted = min(service.replicas, len(here) + sum(_has_room(one) for one in may if one not in here))
     if not held:
-        wanted = len(sound)
-    if len(sound) != wanted or len(here) != len(sound):
+        # Replicas of the version before may go on, but no more of them than are asked for.
+        wanted = len(sound) if len(here) <= service.replicas else service.replicas
+    if len(sound) != wanted or (held and len(here) != len(sound)):
         text = f"(c) {service.name}: {len(sound)} sound of {len(here)} replicas, {wanted} wanted"
         found.append(f"{text}, on {', '.join(one.name for one in here)}")
     return found
