@@ -72,7 +72,11 @@ class Gives:
     ] = None
     environments: Annotated[
         str | None,
-        typer.Option("--environments", help="What may run: static,process,wasm,container or none.", rich_help_panel=PANEL),
+        typer.Option(
+            "--environments",
+            help="What may run: static,process,wasm,container or none.",
+            rich_help_panel=PANEL,
+        ),
     ] = None
     unsandboxed: Annotated[
         bool | None,

@@ -2,7 +2,7 @@
 
 A module can do nothing but compute, read its bundle and answer: it gets no network, no writable file and no clock of others. So it
 is what code of people one does not know should be written for. This driver checks and compiles; the replica itself is a process of
-the process environment that runs `wasm_worker`, so that listener, log, limits and recovery are the same as
+the process environment that runs `wasm_runner`, so that listener, log, limits and recovery are the same as
 for any program. It needs no consent without bubblewrap: the module is contained by WebAssembly itself.
 """
 
@@ -29,10 +29,10 @@ from colla.environments.protocol import (
     ReplicaSpec,
 )
 from colla.environments.wasm_modules import ModuleCache, find_module, modules_of, read_module, why_unavailable
-from colla.environments.wasm_worker import WORKERS_MAX, WorkerConfig
+from colla.environments.wasm_runner import PROCESSES_MAX, RunnerConfig
 
-WORKER_MEMORY_BYTES: Final = 128 << 20
-"""What one worker process needs beside its instances (measured: 45 MB, and answers on their way)."""
+PROCESS_MEMORY_BYTES: Final = 128 << 20
+"""What one of its processes needs beside its instances (measured: 45 MB, and answers on their way)."""
 OWN_ENFORCED: Final[tuple[LimitName, ...]] = ("memory_bytes",)
 
 
@@ -90,21 +90,21 @@ class WasmDriver:
         folder = check_artifact(spec.artifact)
         module = find_module(folder, spec.command)
         compiled = await self._cache.compiled(module)
-        workers = max(1, min(WORKERS_MAX, os.cpu_count() or 1, round(spec.limits.cpus or WORKERS_MAX)))
-        config = WorkerConfig(
+        processes = max(1, min(PROCESSES_MAX, os.cpu_count() or 1, round(spec.limits.cpus or PROCESSES_MAX)))
+        config = RunnerConfig(
             module=str(compiled),
             name=module.name,
             folder=str(folder),
             arguments=spec.command[1:],
             env=spec.env | {"COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica},
             memory_bytes=spec.limits.memory_bytes,
-            workers=workers,
+            processes=processes,
         )
-        command = (sys.executable, "-P", "-m", "colla.environments.wasm_worker", config.encode())
+        command = (sys.executable, "-P", "-m", "colla.environments.wasm_runner", config.encode())
         memory_bytes = spec.limits.memory_bytes
         limits = msgspec.structs.replace(
             spec.limits,
-            memory_bytes=None if memory_bytes is None else memory_bytes + workers * WORKER_MEMORY_BYTES,
+            memory_bytes=None if memory_bytes is None else memory_bytes + processes * PROCESS_MEMORY_BYTES,
             pids=None,
         )
         inner = msgspec.structs.replace(spec, command=command, env={}, listen="fds", limits=limits)

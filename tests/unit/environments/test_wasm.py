@@ -17,12 +17,12 @@ pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 
 from wasmtime import wat2wasm
 
-from colla.environments import wasm_worker
+from colla.environments import wasm_runner
 from colla.environments.folders import Place, Record, RuntimeFolder
 from colla.environments.process import ProcessReplica
 from colla.environments.protocol import EnvironmentFault, Limits, ReplicaSpec
 from colla.environments.wasm import WasmDriver
-from colla.environments.wasm_worker import Instances, WorkerConfig, instances_at_once
+from colla.environments.wasm_runner import Instances, RunnerConfig, instances_at_once
 
 IMPORTS = """
  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -138,7 +138,7 @@ async def test_a_request_reaches_the_module(start: Any) -> None:
 async def test_bodies_go_in_and_out(start: Any) -> None:
     _, place = await start(module(MODULES["echo"]))
     assert await asked(place, method="POST", data=b"hello") == (200, b"hello")
-    status, _ = await asked(place, method="POST", data=bytes(wasm_worker.REQUEST_BYTES_MAX + 1))
+    status, _ = await asked(place, method="POST", data=bytes(wasm_runner.REQUEST_BYTES_MAX + 1))
     assert status == 413
 
 
@@ -168,7 +168,7 @@ async def test_it_is_found_again(start: Any, driver: WasmDriver) -> None:
 
 @pytest.fixture
 def instances(driver: WasmDriver, tmp_path: Path) -> Callable[..., Awaitable[Instances]]:
-    """The worker's part without its processes: one instance per call."""
+    """The runner's part without its processes: one instance per call."""
 
     async def load(data: bytes, memory_bytes: int | None = 64 << 20, request_s: float = 30.0) -> Instances:
         artifact = tmp_path / secrets.token_hex(4)
@@ -177,14 +177,14 @@ def instances(driver: WasmDriver, tmp_path: Path) -> Callable[..., Awaitable[Ins
         path.write_bytes(data)
         compiled = await driver._cache.compiled(path)
         made = Instances(
-            WorkerConfig(
+            RunnerConfig(
                 module=str(compiled),
                 name="app.wasm",
                 folder=str(artifact),
                 arguments=(),
                 env={},
                 memory_bytes=memory_bytes,
-                workers=1,
+                processes=1,
                 request_s=request_s,
             )
         )
@@ -224,21 +224,21 @@ async def test_an_answer_is_bounded(driver: WasmDriver, tmp_path: Path) -> None:
     path = tmp_path / "app.wasm"
     path.write_bytes(module(MODULES["talkative"]))
     compiled = await driver._cache.compiled(path)
-    config = WorkerConfig(
+    config = RunnerConfig(
         module=str(compiled),
         name="app.wasm",
         folder=str(tmp_path),
         arguments=(),
         env={},
         memory_bytes=64 << 20,
-        workers=1,
+        processes=1,
         request_s=0.5,
     )
     program = """
-import resource, sys, colla.environments.wasm_worker as worker, msgspec, base64
-resource.setrlimit(resource.RLIMIT_FSIZE, (worker.ANSWER_BYTES_MAX, worker.ANSWER_BYTES_MAX))
-config = msgspec.json.decode(base64.urlsafe_b64decode(sys.argv[1]), type=worker.WorkerConfig)
-instances = worker.Instances(config)
+import resource, sys, colla.environments.wasm_runner as runner, msgspec, base64
+resource.setrlimit(resource.RLIMIT_FSIZE, (runner.ANSWER_BYTES_MAX, runner.ANSWER_BYTES_MAX))
+config = msgspec.json.decode(base64.urlsafe_b64decode(sys.argv[1]), type=runner.RunnerConfig)
+instances = runner.Instances(config)
 instances.keep_time()
 output, problem = instances.call({}, b"")
 print(len(output), problem)
@@ -248,7 +248,7 @@ print(len(output), problem)
     )
     said, _ = await process.communicate()
     size, _, problem = said.decode().partition(" ")
-    assert int(size) == wasm_worker.ANSWER_BYTES_MAX
+    assert int(size) == wasm_runner.ANSWER_BYTES_MAX
     assert "interrupt" in problem
 
 

@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, assert_never
 
 import aiohttp
 import msgspec
@@ -224,6 +224,8 @@ async def ask(
             connector, address = aiohttp.UnixConnector(endpoint.path), "replica"
         case TcpEndpoint():
             connector, address = aiohttp.TCPConnector(), f"{endpoint.host}:{endpoint.port}"
+        case _:
+            assert_never(endpoint)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session,
         session.request(method, f"http://{address}{path}", data=body, headers=headers) as response,

@@ -1,6 +1,6 @@
 """What a WebAssembly replica runs: HTTP on the inherited listener, one instance of the module per request.
 
-`python -m colla.environments.wasm_worker CONFIG` is started by the process environment's bridge, which owns listener, log and
+`python -m colla.environments.wasm_runner CONFIG` is started by the process environment's bridge, which owns listener, log and
 limits. It forks as many processes as the computer gives it processors; each runs a bounded number of instances at
 once in threads. An instance sees its variables, its request on stdin, and the bundle read-only at `/`; nothing else is opened for
 it. Its memory is bounded exactly, its time by epochs, its answer by the size that files may have.
@@ -41,14 +41,14 @@ INSTANCE_BYTES_LEAST: Final = 32 << 20
 INSTANCES_AT_ONCE_MAX: Final = 8
 WAITING_MAX: Final = 256
 """Requests that wait for an instance; more are told to come back."""
-WORKERS_MAX: Final = 4
+PROCESSES_MAX: Final = 4
 EX_SOFTWARE: Final = 70
 LISTENER: Final = 3
 """The first inherited socket (systemd's LISTEN_FDS)."""
 
 
-class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver tells the worker; JSON in base 64 on its command line."""
+class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the driver tells the runner; JSON in base 64 on its command line."""
 
     module: str
     """The compiled module."""
@@ -58,7 +58,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     memory_bytes: int | None
     """Of all instances of this replica together."""
-    workers: int
+    processes: int
     request_s: float = REQUEST_S_MAX
     """How long one request may take."""
 
@@ -66,24 +66,24 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
 
-def instances_at_once(memory_bytes: int | None, workers: int) -> int:
+def instances_at_once(memory_bytes: int | None, processes: int) -> int:
     """How many instances one process runs at once, so that all of them have enough memory."""
     if memory_bytes is None:
         return INSTANCES_AT_ONCE_MAX
-    return max(1, min(INSTANCES_AT_ONCE_MAX, memory_bytes // workers // INSTANCE_BYTES_LEAST))
+    return max(1, min(INSTANCES_AT_ONCE_MAX, memory_bytes // processes // INSTANCE_BYTES_LEAST))
 
 
 class Instances:
     """Runs the module once per call. Calls may come from several threads."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: RunnerConfig) -> None:
         """Raises `WasmtimeError` when the compiled module cannot be loaded."""
         self._config = config
         self._engine = make_engine()
         linker = Linker(self._engine)
         linker.define_wasi()
         self._prepared = linker.instantiate_pre(Module.deserialize_file(self._engine, config.module))
-        at_once = instances_at_once(config.memory_bytes, config.workers) * config.workers
+        at_once = instances_at_once(config.memory_bytes, config.processes) * config.processes
         self._memory_bytes = -1 if config.memory_bytes is None else config.memory_bytes // at_once
 
     def keep_time(self) -> None:
@@ -223,13 +223,13 @@ def _plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
 
 
-async def _serve(config: WorkerConfig, instances: Instances, listener: socket.socket) -> None:
+async def _serve(config: RunnerConfig, instances: Instances, listener: socket.socket) -> None:
     """Answer requests until SIGTERM; those that are being answered are answered."""
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    at_once = instances_at_once(config.memory_bytes, config.workers)
+    at_once = instances_at_once(config.memory_bytes, config.processes)
     server = web.Server(Door(instances, at_once, config.request_s).answer, access_log=None)
     serving = await loop.create_unix_server(server, sock=listener)
     await ending.wait()
@@ -238,7 +238,7 @@ async def _serve(config: WorkerConfig, instances: Instances, listener: socket.so
     await server.shutdown(config.request_s)
 
 
-def _one_process(config: WorkerConfig) -> int:
+def _one_process(config: RunnerConfig) -> int:
     instances = Instances(config)
     instances.keep_time()
     listener = socket.socket(fileno=os.dup(LISTENER))
@@ -247,10 +247,10 @@ def _one_process(config: WorkerConfig) -> int:
     return 0
 
 
-def _all_processes(config: WorkerConfig) -> int:
-    """Fork the workers; when one ends by itself, all end with it, and the executor decides what follows."""
+def _all_processes(config: RunnerConfig) -> int:
+    """Fork the processes; when one ends by itself, all end with it, and the executor decides what follows."""
     children = []
-    for _ in range(config.workers):
+    for _ in range(config.processes):
         child = os.fork()
         if child == 0:
             os._exit(_guarded(config))
@@ -275,7 +275,7 @@ def _all_processes(config: WorkerConfig) -> int:
     return code
 
 
-def _guarded(config: WorkerConfig) -> int:
+def _guarded(config: RunnerConfig) -> int:
     try:
         return _one_process(config)
     except (WasmtimeError, OSError) as error:
@@ -285,11 +285,11 @@ def _guarded(config: WorkerConfig) -> int:
 
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM; returns the exit code."""
-    config = msgspec.json.decode(base64.urlsafe_b64decode(arguments[0]), type=WorkerConfig)
+    config = msgspec.json.decode(base64.urlsafe_b64decode(arguments[0]), type=RunnerConfig)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Also a memory file: an instance that writes more gets EFBIG (Python ignores SIGXFSZ).
     resource.setrlimit(resource.RLIMIT_FSIZE, (ANSWER_BYTES_MAX, ANSWER_BYTES_MAX))
-    return _all_processes(config) if config.workers > 1 else _guarded(config)
+    return _all_processes(config) if config.processes > 1 else _guarded(config)
 
 
 if __name__ == "__main__":
