@@ -20,9 +20,35 @@ PROGRAMS = {
     "static": (*OURS, "static"),
     "process-bubblewrap": (*OURS, "process", "--isolation", "bubblewrap"),
     "process-none": (*OURS, "process", "--isolation", "none"),
+    "wasm": (*OURS, "wasm"),
     "node": ("node", str(EXAMPLE / "environment.mjs")),
 }
-SAMPLES = {"node": Sample(EXAMPLE / "hello")}
+SAMPLES = {"node": lambda base: Sample(EXAMPLE / "hello"), "wasm": lambda base: wasm_sample(base)}
+# Answers with its variables, or with 404 when they say "nothing" anywhere (the path that the suite asks for).
+WAT = """
+(module
+ (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+ (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+ (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))
+ (memory (export "memory") 2)
+ (data (i32.const 1024) "Content-Type: text/plain\\n\\n")
+ (data (i32.const 1100) "Status: 404 Not Found\\n\\n")
+ (func $say (param $at i32) (param $length i32)
+  (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (local.get $length))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+ (func (export "_start") (local $at i32)
+  (drop (call $sizes (i32.const 16) (i32.const 20)))
+  (drop (call $environ (i32.const 2048) (i32.const 8192)))
+  (local.set $at (i32.const 8192))
+  (loop $on
+   (if (i32.and (i32.eq (i32.load (local.get $at)) (i32.const 0x68746f6e))
+                (i32.eq (i32.load offset=3 (local.get $at)) (i32.const 0x676e6968)))
+    (then (call $say (i32.const 1100) (i32.const 23)) (return)))
+   (local.set $at (i32.add (local.get $at) (i32.const 1)))
+   (br_if $on (i32.lt_u (local.get $at) (i32.add (i32.const 8192) (i32.load (i32.const 20))))))
+  (call $say (i32.const 1024) (i32.const 26))
+  (call $say (i32.const 8192) (i32.load (i32.const 20)))))
+"""
 NODE_MAJOR_MIN = 18
 
 
@@ -35,15 +61,26 @@ def node_problem() -> str:
     return f"Node.js {version} is older than {NODE_MAJOR_MIN}" if old else ""
 
 
+def wasm_sample(base: Path) -> Sample:
+    from wasmtime import wat2wasm
+
+    folder = base.parent / f"{base.name}-sample"
+    folder.mkdir()
+    (folder / "module.wasm").write_bytes(bytes(wat2wasm(WAT)))
+    return Sample(folder)
+
+
 def subject_of(kind: str, base: Path) -> Subject:
-    base.mkdir(exist_ok=True)
-    return Subject(PROGRAMS[kind], base, SAMPLES.get(kind))
+    sample = SAMPLES[kind](base) if kind in SAMPLES else None
+    return Subject(PROGRAMS[kind], base, sample)
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def program(request: pytest.FixtureRequest, bubblewrap: str) -> str:
     if request.param == "process-bubblewrap" and bubblewrap:
         pytest.skip(bubblewrap)
+    if request.param == "wasm":
+        pytest.importorskip("wasmtime", reason="wasmtime is not installed")
     if request.param == "node" and (problem := node_problem()):
         pytest.skip(problem)
     return str(request.param)
@@ -52,6 +89,7 @@ def program(request: pytest.FixtureRequest, bubblewrap: str) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(program: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     subject = subject_of(program, tmp_path_factory.mktemp(program) / "shared")
+    subject.base.mkdir()
     await subject.open()
     yield subject
     await subject.close()
@@ -66,7 +104,6 @@ async def test_a_rule(shared: Subject, check: Check) -> None:
 @pytest.mark.parametrize("check", [each for each in CHECKS if each.alone], ids=lambda each: each.name)
 async def test_a_rule_about_ends(program: str, check: Check, tmp_path: Path) -> None:
     subject = subject_of(program, tmp_path / "alone")
-    subject.base.rmdir()
     told(await run_alone(check, subject))
 
 
