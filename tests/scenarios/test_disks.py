@@ -66,13 +66,32 @@ def test_a_crash_between_any_two_effects_of_a_claim(new_scenario, number):
     assert group.running(web) == 2
 
 
+class CrashAfterLaunch:
+    """The first node that launches a replica dies before it carries out anything more."""
+
+    def __init__(self):
+        self.computer = None
+
+    def will_step(self, computer, event):
+        pass
+
+    def stepped(self, computer, event, effects):
+        pass
+
+    def performed(self, computer, effect):
+        if self.computer is None and isinstance(effect, LaunchReplica):
+            self.computer = computer
+            computer.process.trap = lambda later: computer.kill() or True
+
+
 def test_a_crash_in_the_launch_itself_leaves_no_stray(new_scenario):
     """The replica runs, but whoever launched it died before it knew: it is recovered or stopped, never doubled."""
     scenario = new_scenario(3, replicas=0)
     group = scenario.group
     without(group[0], AgentKind.EXECUTOR)
     group.run(1.0)
-    crash = group.crash_at_effect(1, power=False, effect=lambda effect: isinstance(effect, LaunchReplica))
+    crash = CrashAfterLaunch()
+    group.observers.append(crash)
     web = group.deploy("web", replicas=2, at=group[0])
     group.until(lambda: crash.computer is not None, 20.0, "an executor crashed")
     group.run(0.2)
