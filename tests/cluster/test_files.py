@@ -346,3 +346,27 @@ async def test_a_full_disk_is_refused_clearly(trio: list[Computer], tmp_path: Pa
     assert caught.value.code == "no_room"
     assert "disk" in caught.value.message
     assert await report_of(trio[0], "too-large") is None
+
+
+@pytest.mark.slow
+async def test_who_comes_later_can_open_what_is_sealed_for_the_group(
+    alone: list[Computer], tmp_path: Path
+) -> None:
+    anna = alone[0]
+    source = make_file(tmp_path / "source", 2)
+    await anna.ask(lambda client: client.put(source, "for-all", sealed_for=()))
+    newcomer = Computer(tmp_path, "home9")
+    answer = await anna.ask(lambda client: client.invite(types.InviteRequest()))
+    newcomer.prepare(answer.ticket, Contribution(), member="newcomer")
+    try:
+        await newcomer.up()
+
+        async def can_open() -> bool:
+            report = await report_of(newcomer, "for-all")
+            return report is not None and report.readable
+
+        await eventually(can_open, 90.0, "the owner's computer wraps the key for it")
+        await newcomer.ask(lambda client: client.get("for-all", tmp_path / "out"))
+        assert digest_of(tmp_path / "out") == digest_of(source)
+    finally:
+        newcomer.unplug()

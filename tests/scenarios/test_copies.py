@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from colla.agents.requests import NameObject, ObjectNamed, ObjectPlaced, PlaceObject, RemoveName
+import msgspec
+
+from colla.agents.requests import Contribute, NameObject, ObjectNamed, ObjectPlaced, PlaceObject, RemoveName
 from colla.kernel.config import Config, CopiesConfig
 from colla.model.ids import NodeId, ObjectId, digest
 from colla.protocol.naming.bodies import Named
@@ -85,6 +87,19 @@ def test_a_closed_laptop_sets_off_nothing_and_one_that_stays_away_is_replaced(ne
     group.run(45.0)
     assert len(holders(group)) == before - 1, "and its hour begins anew"
     group.until(lambda: len(holders(group)) == before, 60.0, "until the hour is over")
+
+
+def test_an_owner_who_gives_less_is_obeyed_and_the_copies_move(new_scenario):
+    scenario = new_scenario(6, replicas=0, config=Config(copies=SOON))
+    group = scenario.group
+    placed = put(group, group[0], "film")
+    owner = next(one for one in of_nodes(group, placed.holders) if one is not group[0])
+    gives = msgspec.structs.replace(owner.settings.contribution, disk_bytes=FILM_BYTES // 2)
+    owner.ask(Contribute(gives))
+    group.until(lambda: FILM not in owner.objects.sizes, 60.0, "nothing is left where nothing is given")
+    group.until(lambda: len(holders(group)) >= 3, 60.0, "others hold it")
+    group.run(30.0)
+    assert FILM not in owner.objects.sizes
 
 
 def test_damage_everywhere_is_healed_from_whoever_has_the_rest(new_scenario):

@@ -59,7 +59,9 @@ class RepositoryAgent(Agent):
         self._counting = counting
         self._upkeep = upkeep
         self._keeping = CopyKeeping(self._config, context.outbox, holdings, self._given_bytes)
-        self._repair = CopyRepair(context.identity.node, self._config, context.outbox, holdings, placing)
+        self._repair = CopyRepair(
+            context.identity.node, self._config, context.outbox, holdings, placing, self._excess_bytes
+        )
         self._epoch = 0
         self._count = 0
 
@@ -77,6 +79,9 @@ class RepositoryAgent(Agent):
         self._check_in(self._config.check_soon_s, now)
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
+        self._check_in(self._config.check_soon_s, now)
+
+    def contribution_changed(self, now: Instant) -> None:
         self._check_in(self._config.check_soon_s, now)
 
     def names_changed(self, now: Instant) -> None:
@@ -159,6 +164,9 @@ class RepositoryAgent(Agent):
                 ask.object, ask.nonce, False, "this computer's owner keeps no objects for others"
             )
             self.context.outbox.send(peer, answer)
+
+    def _excess_bytes(self) -> int:
+        return self._holdings.bytes_given() - self._given_bytes()
 
     def _given_bytes(self) -> int:
         gives = self.context.own.contribution

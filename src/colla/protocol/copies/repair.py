@@ -8,16 +8,20 @@ repository agents, nearest first; the first `copies` of them should hold it:
         else, for `remake_after_s` without break -> remade, not faster than `remake_bytes_s`
     I need not hold it, all who should do:
         for `surplus_kept_s` without a break     -> my copy goes
+    More is here than the owner gives (any more):
+        two who are ranked before me hold it,
+        or `copies` others                       -> my copy goes at once
+        else                                     -> a copy is made elsewhere at once
     I have a part of it, and should hold it or
         too few do                               -> healed: the rest is fetched from whoever has it
 
-Invariants: at most `remakes_at_once` remakes are open, one per object; a copy is given up only while `copies` others,
-all ranked before this node, say that they hold the object.
+Invariants: at most `remakes_at_once` remakes are open, one per object; a copy is given up only while others say that they
+hold the object, who by the same rules keep theirs: `copies` of them, or `urgent_copies` that are ranked before this node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -44,13 +48,21 @@ class CopyRepair:
     """See the module."""
 
     def __init__(
-        self, me: NodeId, config: CopiesConfig, outbox: Outbox, holdings: Holdings, placing: CopyPlacing
+        self,
+        me: NodeId,
+        config: CopiesConfig,
+        outbox: Outbox,
+        holdings: Holdings,
+        placing: CopyPlacing,
+        excess_bytes: Callable[[], int],
     ) -> None:
+        """`excess_bytes`: by how much what is here is more than the owner gives; 0 or less when it is not."""
         self._me = me
         self._config = config
         self._outbox = outbox
         self._holdings = holdings
         self._placing = placing
+        self._excess_bytes = excess_bytes
         self._short_since_s: dict[ObjectId, float] = {}
         self._surplus_since_s: dict[ObjectId, float] = {}
         self._remaking: dict[int, ObjectId] = {}
@@ -75,7 +87,12 @@ class CopyRepair:
     def judge(self, counted: Sequence[Counted], now: Instant) -> list[ObjectId]:
         """Act on a count; returns the objects of which a part is here and the whole should be. Scarce ones first."""
         to_heal = []
+        excess_bytes = self._excess_bytes()
         for one in sorted(counted, key=lambda one: (len(one.holders), one.object)):
+            if excess_bytes > 0 and not one.in_use and self._holdings.holds(one.object):
+                excess_bytes -= one.size_bytes
+                self._move_away(one, now)
+                continue
             if self._is_surplus(one):
                 self._give_up(one, now)
                 continue
@@ -108,6 +125,23 @@ class CopyRepair:
             # Until it is gone (it may be in use) it goes on to be counted.
             self._surplus_since_s[one.object] = now.boot_s
             self._outbox.put(ForgetObject(self._outbox.new_id(), one.object))
+
+    def _move_away(self, one: Counted, now: Instant) -> None:
+        """The owner gives less than what is here: the copy goes as soon as others have it."""
+        others = [node for node in one.ranked if node in one.holders and node != self._me]
+        place = one.ranked.index(self._me) if self._me in one.ranked else len(one.ranked)
+        before = sum(node in one.holders for node in one.ranked[:place])
+        if before >= self._config.urgent_copies or len(others) >= self._config.copies:
+            self._outbox.put(ForgetObject(self._outbox.new_id(), one.object))
+        elif one.object not in self._remaking.values() and len(self._remaking) < self._config.remakes_at_once:
+            candidates = [node for node in one.ranked if node not in one.holders and node != self._me]
+            wanted = min(self._config.copies, len(others) + len(candidates))
+            sources = (*others, self._me)
+            nonce, placed = self._placing.begin(
+                one.object, one.size_bytes, wanted, candidates, others, sources, now
+            )
+            if placed is None:
+                self._remaking[nonce] = one.object
 
     def _remake(self, one: Counted, now: Instant) -> None:
         holders = [node for node in one.ranked if node in one.holders]

@@ -34,7 +34,10 @@ class World:
         self.outbox = Outbox(1)
         self.placing = CopyPlacing(CONFIG, self.outbox)
         self.holdings = Holdings([(OBJECT, SIZE)] if holds else [], () if holds else (OBJECT,))
-        self.repair = CopyRepair(me, CONFIG, self.outbox, self.holdings, self.placing)
+        self.excess_bytes = 0
+        self.repair = CopyRepair(
+            me, CONFIG, self.outbox, self.holdings, self.placing, lambda: self.excess_bytes
+        )
 
     def judge(self, holders: tuple[NodeId, ...], now: Instant = NOW, **more: object) -> list[ObjectId]:
         ranked = more.pop("ranked", ALL)
@@ -137,6 +140,42 @@ def test_in_a_small_group_no_copy_is_too_many() -> None:
     world.judge((A, B), ranked=(A, B))
     world.judge((A, B), NOW.later(2 * CONFIG.surplus_kept_s), ranked=(A, B))
     assert world.forgotten() == []
+
+
+def test_when_the_owner_gives_less_copies_go_as_soon_as_others_have_them() -> None:
+    for me, goes in ((C, True), (B, False), (A, False)):
+        world = World(me=me)
+        world.excess_bytes = 1
+        world.judge((A, B, C))
+        assert world.forgotten() == ([OBJECT] if goes else []), "two who are ranked before are enough"
+    world = World(me=A)
+    world.excess_bytes = 1
+    world.judge((A, B, C))
+    assert world.asked() == [D], "else one more is made first"
+    world.judge((A, B, C, D))
+    assert world.forgotten() == [OBJECT]
+
+
+def test_only_as_much_goes_as_is_too_much_and_nothing_that_runs() -> None:
+    world = World(me=D)
+    other = ObjectId(b"p" * 32)
+    world.holdings.add(other, SIZE)
+    world.excess_bytes = SIZE
+    both = [Counted(one, SIZE, ALL, (A, B, C, D), False) for one in (OBJECT, other)]
+    world.repair.judge(both, NOW)
+    assert world.forgotten() == [OBJECT]
+    world.judge((A, B, C, D), in_use=True)
+    assert world.forgotten() == []
+
+
+def test_all_owners_who_give_less_at_once_lose_nothing() -> None:
+    gone = []
+    for me in (A, B, C):
+        world = World(me=me)
+        world.excess_bytes = 1
+        world.judge((A, B, C), ranked=(A, B, C))
+        gone += [me] if world.forgotten() else []
+    assert gone == [C]
 
 
 def test_a_part_is_healed_where_a_copy_should_be() -> None:
