@@ -10,19 +10,21 @@ longer than others would wait, this node masters nothing and listens before it c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import assert_never
 
 from colla.agents.agent import Agent, Context
 from colla.agents.executor import setting_of
+from colla.agents.unseen import Unseen
 from colla.kernel.events import Event, Persisted
 from colla.kernel.messages import Message, Timer
 from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId, ServiceId
-from colla.model.location import Ballot
+from colla.model.location import Ballot, Location
+from colla.model.record import TOPIC_CATALOGUE
 from colla.protocol.election.alarm import Alarm
 from colla.protocol.election.announcing import Announcing, Conclusion, Outranked, Reclaim
 from colla.protocol.election.book import MasterBook
@@ -31,6 +33,7 @@ from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.founded import FoundedElection
 from colla.protocol.election.messages import (
     ELECTION_MESSAGES,
+    Bequest,
     Claim,
     ClaimAnswer,
     Contention,
@@ -60,7 +63,7 @@ from colla.protocol.supervision.messages import (
 from colla.protocol.supervision.ordering import Heard
 from colla.protocol.supervision.supervisor import Supervisor
 from colla.protocol.supervision.survey import Surveys
-from colla.protocol.views import PresenceChange
+from colla.protocol.views import PresenceChange, RecordChange
 
 MASTERING = "mastering"
 SECONDARY = "secondary"
@@ -68,26 +71,6 @@ GOSSIP_AFTER_S = 4.0
 """In an iteration, masters are compared when elections are over."""
 REVIEW_SOONEST_S = 0.01
 """A review never asks for another one sooner than this."""
-
-
-class Unseen:
-    """Who came and went since the last look, where presence is not acted upon at once."""
-
-    def __init__(self) -> None:
-        self._appeared: dict[NodeId, None] = {}
-        self._gone: dict[NodeId, None] = {}
-
-    def note(self, appeared: Sequence[NodeId], gone: Sequence[NodeId]) -> None:
-        self._appeared.update(dict.fromkeys(appeared))
-        self._gone.update(dict.fromkeys(gone))
-
-    def take(self, present: Callable[[NodeId], bool]) -> tuple[list[NodeId], list[NodeId]]:
-        """Who came and is here, and who went (a node may have done both); none of it is told again."""
-        appeared = [node for node in self._appeared if present(node)]
-        gone = list(self._gone)
-        self._appeared.clear()
-        self._gone.clear()
-        return appeared, gone
 
 
 class Dispatcher(Agent):
@@ -115,6 +98,7 @@ class Dispatcher(Agent):
         self._reclaims: dict[int, tuple[ServiceId, Ballot]] = {}
         self._told_partners: dict[str, list[NodeId]] = {}
         self._unseen = Unseen()
+        self._old_news: dict[ServiceId, None] = {}
         iterations = context.config.iterations
         self._rhythm = Rhythm(iterations, iterations.supervision_at_s, context.rng)
 
@@ -134,6 +118,11 @@ class Dispatcher(Agent):
         if service in self._announcing.masteries:
             return self._setting.me
         return self._book.master(service, now)
+
+    def locations(self, service: ServiceId, now: Instant) -> tuple[Location, ...] | None:
+        """What this node answers a user agent as the service's master; None when it is not."""
+        mastered = self._supervisor.mastered.get(service)
+        return None if mastered is None else self._supervisor.locations(mastered, now)
 
     # -- agent -------------------------------------------------------------------------------------------------
 
@@ -240,6 +229,12 @@ class Dispatcher(Agent):
         self._supervisor.evaluate_all(now, looks=True)
         self._review_all(now)
 
+    def catching_up(self, changes: Sequence[RecordChange]) -> None:
+        """A session told of these changes, which may be old: the services in them may well have masters already."""
+        for change in changes if self._carried else ():
+            if change.topic == TOPIC_CATALOGUE:
+                self._old_news[ServiceId(change.key.subject)] = None
+
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
         if not self._carried:
             return
@@ -247,9 +242,10 @@ class Dispatcher(Agent):
             existing = self.context.catalogue.service(service)
             if existing is not None and existing.active:
                 listen_s = max(0.0, self._candidacies.listen_until_s - now.boot_s)
-                self._book.watch(service, now, activated=True, listen_s=listen_s)
+                self._book.watch(service, now, activated=service not in self._old_news, listen_s=listen_s)
             else:
                 self._inactive(service)
+        self._old_news.clear()
         self._supervisor.evaluate_all(now)
         self._review_all(now)
         self._finish(now)
@@ -279,6 +275,7 @@ class Dispatcher(Agent):
                 heard = self._supervisor.ordering.stop_answered(peer, message, now)
             case ReplicaReport():
                 heard = self._supervisor.ordering.reported(peer, message, now)
+                self._strays(message, now)
             case _:
                 assert_never(message)
         for obeyed in heard.obeyed:
@@ -313,6 +310,9 @@ class Dispatcher(Agent):
                 self._echoes.heard(peer, message.nonce, message.echo, now)
                 self._announcing.knowledge(peer, message, now)
                 self._review(message.service, now)
+            case Bequest():
+                self._echoes.heard(peer, message.nonce, message.echo, now)
+                self._supervisor.inquire(message.service, message.nodes, now)
             case HandOver():
                 self._echoes.heard(peer, message.nonce, message.echo, now)
                 if self._announcing.may_take_over(peer, message, now):
@@ -349,6 +349,7 @@ class Dispatcher(Agent):
         for conclusion in conclusions:
             match conclusion:
                 case Outranked(service=service, ballot=ballot):
+                    self._bequeath(service, ballot.node, now)
                     self._step_down(service, f"{self._setting.name(ballot.node)} masters it", now)
                 case Reclaim(service=service, above=above):
                     self._reclaim(service, above)
@@ -375,9 +376,21 @@ class Dispatcher(Agent):
         """An executor obeys a higher ballot: step down, and do not reclaim on one's own."""
         mastery = self._announcing.masteries.get(service)
         if mastery is not None and ballot > mastery.ballot:
+            self._bequeath(service, ballot.node, now)
             self._step_down(service, "an executor obeys another master", now)
             self._book.hearsay(service, ballot)
             self._review(service, now)
+
+    def _bequeath(self, service: ServiceId, successor: NodeId, now: Instant) -> None:
+        self._announcing.bequeath(service, successor, self._supervisor.placed(service), now)
+
+    def _strays(self, report: ReplicaReport, now: Instant) -> None:
+        """Replicas that obey this node although it does not master them any more: whoever does should know of them."""
+        for entry in report.entries:
+            service, me = entry.replica.service, self._setting.me
+            if entry.ballot.node == me and service not in self._announcing.masteries:
+                master = self._book.master(service, now)
+                self._announcing.bequeath(service, master, (entry.replica.node,), now)
 
     def _step_down(self, service: ServiceId, why: str, now: Instant) -> None:
         if service not in self._announcing.masteries:

@@ -27,6 +27,7 @@ from colla.kernel.events import (
     SurveyFailed,
 )
 from colla.kernel.messages import Message, Timer
+from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import GIVES_NOTHING
 from colla.model.ids import NodeId, ServiceId
@@ -69,6 +70,8 @@ class Executor(Agent):
         self._obeying = Obeying(setting, self._running, self._echoes)
         self._partners: list[NodeId] = []
         self._epoch = 0
+        iterations = context.config.iterations
+        self._rhythm = Rhythm(iterations, iterations.sessions_at_s, context.rng)
 
     # -- what the API and the router read ----------------------------------------------------------------------
 
@@ -176,6 +179,8 @@ class Executor(Agent):
 
     def _look_for_orphans_in(self, seconds: float, now: Instant) -> None:
         self._epoch += 1
+        if self._rhythm.given:
+            seconds = self._rhythm.wait_s(now)
         self.context.outbox.wake_in(seconds, OrphansDue(self._epoch), now)
 
     def _owner(self) -> Owner:

@@ -57,6 +57,8 @@ from colla.protocol.sessions.sessions import Sessions
 from colla.protocol.views import Identity, RecordChange, Role
 
 START_CELL = "start"
+PASSED_ON = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE)
+"""The topics in which everybody waits for every record."""
 TOPICS = (
     TOPIC_MEMBERSHIP,
     TOPIC_CATALOGUE,
@@ -173,6 +175,7 @@ class Foundation:
         self.upkeep = Upkeep(config.copies, self.outbox, self.holdings)
         self._rhythm = Rhythm(config.iterations, config.iterations.sessions_at_s, rng)
         self._to_meet: dict[NodeId, None] = {}
+        self._newcomers: dict[NodeId, None] = {}
         self.merged: list[RecordChange] = []
 
     def start(self, now: Instant) -> None:
@@ -225,7 +228,7 @@ class Foundation:
             count = 1
         first = [node for node in self._to_meet if node in candidates][:count]
         rest = [node for node in candidates if node not in first]
-        self._to_meet.clear()
+        self._newcomers, self._to_meet = self._to_meet, {}
         return first + self.rng.sample(rest, min(count - len(first), len(rest)))
 
     def met(self, node: NodeId, now: Instant) -> None:
@@ -234,6 +237,16 @@ class Foundation:
             self.meet(node, now)
         else:
             self._to_meet[node] = None
+
+    def learned(self, changes: Sequence[RecordChange], now: Instant) -> None:
+        """A session brought these: whoever was here before the last newcomers lacks them as this node did."""
+        self.merged += changes
+        if not self.config.records.pass_on_learned:
+            return
+        known = [change for change in changes if change.topic in PASSED_ON]
+        records = [record for change in known for record in self.book.concurrent(change.topic, change.key)]
+        strangers = {**self._to_meet, **self._newcomers}
+        self.writes.pass_on(records, [node for node in self.others_present() if node not in strangers], now)
 
     def meet(self, node: NodeId, now: Instant) -> None:
         """Hold a session over everything with a node."""

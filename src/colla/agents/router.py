@@ -9,8 +9,7 @@ are not accepted, and hands what one mechanism concluded to the next:
     presence changed   -> agents, and a session with whoever reappeared
     write concluded    -> the user agent answers the request
 
-Invariant: one step is finished before the next begins; messages of this node to itself are part of the step that
-sent them.
+Invariant: one step is finished before the next begins, with all messages of this node to itself.
 """
 
 from __future__ import annotations
@@ -411,7 +410,8 @@ class Router:
         for conclusion in concluded:
             match conclusion:
                 case RecordsMerged(changes=changes):
-                    self.foundation.merged += changes
+                    self.foundation.learned(changes, now)
+                    self.dispatcher.catching_up(changes)
                 case SessionEnded(complete=complete):
                     self._merged(now)
                     self.communication.session_ended(now)

@@ -51,6 +51,9 @@ class RecordConfig(msgspec.Struct, frozen=True):
     sessions_per_interval: int = 1
     session_at_contact: bool = True
     """A session at once with whoever is met or comes back; else the next periodic one is with them."""
+    pass_on_learned: bool = False
+    """What a session brought is multicast to those who were here before, and lack it as well. Where whoever comes back
+    meets everybody at once, that would only cost."""
     first_session_wait_s: float = 5.0
     multicast_direct_max: int = 64
     multicast_batch_records_max: int = 64
@@ -206,6 +209,8 @@ class SupervisionConfig(msgspec.Struct, frozen=True):
     survey_interval_s: float = 60.0
     survey_retry_s: float = 2.0
     orphans_interval_s: float = 3.0
+    orphan_after_s: float = 6.0
+    """A replica that no master has claimed for so long is told to all dispatchers."""
     services_max: int = 2048
     """Also keeps the longest list of mastered services below a frame."""
     services_per_inventory_max: int = 64

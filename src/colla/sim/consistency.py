@@ -10,6 +10,8 @@ is live, and none hands out nothing while a replica lives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from colla.agents.requests import LocateService
 from colla.model.contribution import AgentKind
 from colla.model.service import Service
@@ -28,13 +30,36 @@ def problems(group: SimGroup) -> list[str]:
     if not members:
         return ["nobody is up"]
     found = _catalogues(members)
-    if found:
-        return found
-    services = members[0].core.catalogue.services()
+    return found or _services(group, members, members[0], asks_master=False)
+
+
+def failing(group: SimGroup, connected: Sequence[Computer]) -> tuple[str, list[str]]:
+    """Which of (a) to (d) do not hold over the connected nodes, as letters, and what is wrong, as `problems` says it.
+
+    All four are judged, also where catalogues differ: then by the catalogue that most nodes hold. What a user agent
+    would hand out of a service in which nobody there is interested yet is what the service's master would answer it.
+    """
+    members = [computer for computer in connected if group.joined(computer)]
+    strangers = [computer.name for computer in connected if computer not in members]
+    if strangers or not members:
+        return "a", [f"(a) do not know that they belong: {', '.join(strangers)}"]
+    held: dict[bytes, list[Computer]] = {}
+    for computer in members:
+        held.setdefault(computer.core.catalogue.fingerprint(), []).append(computer)
+    reference = max(held.values(), key=len)[0]
+    found = _catalogues(members) + _services(group, members, reference, asks_master=True)
+    return "".join(kind for kind in "abcd" if any(text.startswith(f"({kind})") for text in found)), found
+
+
+def _services(
+    group: SimGroup, members: list[Computer], reference: Computer, *, asks_master: bool
+) -> list[str]:
+    found: list[str] = []
+    services = reference.core.catalogue.services()
     for service in services:
         found += _masters(members, service)
         found += _replicas(group, members, service)
-        found += _locations(members, service)
+        found += _locations(members, service, asks_master=asks_master)
     known = {service.id for service in services}
     for computer in members:
         for running in computer.environment.replicas.values():
@@ -125,7 +150,7 @@ def _has_room(computer: Computer) -> bool:
     return len(computer.environment.replicas) < computer.settings.contribution.replicas_max
 
 
-def _locations(members: list[Computer], service: Service) -> list[str]:
+def _locations(members: list[Computer], service: Service, *, asks_master: bool) -> list[str]:
     if not service.active:
         return []
     found = []
@@ -139,10 +164,18 @@ def _locations(members: list[Computer], service: Service) -> list[str]:
         if not one.settings.contribution.carries(AgentKind.USER):
             continue
         handed_out = one.core.user.locations(service.id)
+        if asks_master and not one.core.user.is_watching(service.id):
+            continue
         if any(location.replica not in alive for location in handed_out):
             found.append(f"(d) {one.name} hands out a location of {service.name} that is not live")
         if alive and not handed_out:
             found.append(f"(d) {one.name} hands out no location of {service.name}")
+    for master in _dispatchers(members) if asks_master else ():
+        answer = master.core.dispatcher.locations(service.id, master.clock.now())
+        if answer is not None and (
+            any(location.replica not in alive for location in answer) or (alive and not answer)
+        ):
+            found.append(f"(d) the master of {service.name} hands out what is not live, or nothing")
     return found
 
 

@@ -25,9 +25,10 @@ from colla.kernel.messages import Message
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ServiceId, digest
 from colla.model.location import Ballot, Replica
-from colla.protocol.election.book import MasterBook
+from colla.protocol.election.book import NOBODY, MasterBook
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.messages import (
+    Bequest,
     Claim,
     ClaimAnswer,
     HandOver,
@@ -163,6 +164,13 @@ class Announcing:
             if mastery.secondaries:
                 self._hand_over(mastery.secondaries[0], service, mastery, b"", now)
 
+    def bequeath(
+        self, service: ServiceId, successor: NodeId, nodes: tuple[NodeId, ...], now: Instant
+    ) -> None:
+        """This node masters the service no more: tell who does on which nodes there are replicas that it started."""
+        if nodes and successor not in (NOBODY, self._setting.me):
+            self._send(successor, Bequest(service, nodes, *self._proof(successor, now)))
+
     def gossip(self, now: Instant) -> None:
         """Compare with a random dispatcher who masters what."""
         others = [node for node in self._setting.dispatchers() if node != self._setting.me]
@@ -256,7 +264,8 @@ class Announcing:
         released = [e for e in before if e.service not in listed and self._is_released(e)]
         for entry in released:
             self._book.released(entry.service, now)
-        if wants or refused:
+        # Without heartbeats nothing else would prove to the two that they hear each other.
+        if wants or refused or not self._setting.config.presence.heartbeats:
             self._send(peer, MastershipAnswer(False, wants, refused, *self._proof(peer, now)))
         return [entry.service for entry in released]
 

@@ -109,6 +109,15 @@ class HandOver(Message, frozen=True, tag="hand"):
     echo: int
 
 
+class Bequest(Message, frozen=True, tag="left"):
+    """I master this service no more, and had replicas started on these nodes: whoever masters it should ask them."""
+
+    service: ServiceId
+    nodes: tuple[NodeId, ...]
+    nonce: int
+    echo: int
+
+
 class Contention(Message, frozen=True, tag="cont"):
     """I contend for a service without a master and wait `wait_s`; only a smaller (wait, node id) silences."""
 
@@ -145,6 +154,7 @@ ELECTION_MESSAGES: tuple[type[Message], ...] = (
     MastershipAnswer,
     MasterKnowledge,
     HandOver,
+    Bequest,
     Contention,
     MasterSummary,
     MasterDelta,

@@ -210,9 +210,11 @@ class Neighbourhood:
         for node in self._minded():
             pair = self._pairs.begin(node, now_s)
             silence_s = pair.silence_s(now_s)
+            if not pair.waits:
+                continue
             if silence_s > longest_s:
                 longest_s = silence_s
-            if not silence_s or silence_s < late_after_s:
+            if silence_s < late_after_s:
                 continue
             silent = silent or silence_s >= config.silence_s
             if not self._links.accepted(node):
@@ -235,9 +237,9 @@ class Neighbourhood:
             longest_s = -1.0
             for node in self._minded():
                 pair = self._pairs.get(node)
-                if pair is not None:
+                if pair is not None and pair.waits:
                     longest_s = max(longest_s, pair.silence_s(now_s))
-        if longest_s < 0.0 or not (longest_s or self._config.heartbeats):
+        if longest_s < 0.0:
             return float("inf")
         return now_s + max(self._config.late_after_s - longest_s, self._config.probe_interval_s)
 

@@ -37,6 +37,11 @@ class Pair:
             return now_s - self.clock_s
         return now_s - self.heard_s
 
+    @property
+    def waits(self) -> bool:
+        """Whether its silence counts at all."""
+        return True
+
     def unheard_s(self, now_s: float, here: bool) -> float:
         """For how long nothing was heard that it could have said; `here`: it counts as present."""
         return max(0.0, now_s - (self.clock_s if self.heard_s is None else self.heard_s))
@@ -50,9 +55,12 @@ class AskedPair(Pair):
 
     def silence_s(self, now_s: float) -> float:
         """For how long a question to it is unanswered."""
-        if self.asked_s is None or (self.heard_s is not None and self.heard_s >= self.asked_s):
-            return 0.0
-        return now_s - max(self.asked_s, self.clock_s)
+        return now_s - max(self.asked_s, self.clock_s) if self.waits and self.asked_s is not None else 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a question is unanswered."""
+        return self.asked_s is not None and (self.heard_s is None or self.heard_s < self.asked_s)
 
     def unheard_s(self, now_s: float, here: bool) -> float:
         # The zero-argument `super` does not work in a dataclass with slots.
@@ -85,7 +93,7 @@ class Pairs:
         Without a link the question leaves with the first probe after it is up.
         """
         pair = self.begin(node, now.boot_s)
-        if isinstance(pair, AskedPair) and not pair.silence_s(now.boot_s):
+        if isinstance(pair, AskedPair) and not pair.waits:
             pair.asked_s = now.boot_s
             if linked:
                 self.probe(node, pair, now)

@@ -222,6 +222,8 @@ class Presence:
                 return []
             case Silence():
                 self._watch.asked(peer, message, now)
+                if not self._config.heartbeats:
+                    self._schedule(now)
             case Heard():
                 self._watch.answered(peer, message, now)
             case News():

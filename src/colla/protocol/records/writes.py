@@ -173,6 +173,11 @@ class Writes:
         done, self._concluded = self._concluded, []
         return done
 
+    def pass_on(self, records: Sequence[Record], recipients: Sequence[NodeId], now: Instant) -> None:
+        """Tell others of records, of whatever authors, that they may lack as this node did."""
+        for batch in self._batches(records):
+            self._multicast.spread(RecordsNews(batch, False), recipients, now)
+
     def _batches(self, records: Sequence[Record]) -> list[tuple[SignedRecord, ...]]:
         batches: list[list[SignedRecord]] = []
         size = 0

@@ -102,7 +102,7 @@ class Obeying:
         """Tell all dispatchers of the replicas here that no master has claimed for a while: one of them masters them,
         or will, and would otherwise not know (the offer's master lost an election meanwhile; this node restarted).
         """
-        stale_s = self._config.election.claim_stale_s
+        stale_s = self._config.supervision.orphan_after_s
         orphans = tuple(
             own.service
             for own in self._running.table.all()

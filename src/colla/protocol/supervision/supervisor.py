@@ -173,8 +173,24 @@ class Supervisor:
             chosen = tuple(services[first : first + step])
             self._setting.outbox.send(node, InventoryQuery(chosen, nonce, echo))
 
+    def inquire(self, service: ServiceId, nodes: Sequence[NodeId], now: Instant) -> None:
+        """Somebody who mastered the service until now names executors with replicas: ask those that are unknown here."""
+        mastered = self.mastered.get(service)
+        executors = self._setting.executors()
+        if mastered is None:
+            return
+        for node in dict.fromkeys(nodes[: len(executors)]):
+            if node in executors and node not in mastered.replicas:
+                nonce, echo = self._echoes.nonce(now), self._echoes.echo(node)
+                self._setting.outbox.send(node, InventoryQuery((service,), nonce, echo))
+
+    def placed(self, service: ServiceId) -> tuple[NodeId, ...]:
+        """Where replicas of a service mastered here are, or are offered, sorted."""
+        mastered = self.mastered.get(service)
+        return () if mastered is None else tuple(sorted({**mastered.replicas, **mastered.offers}))
+
     def rang(self, epoch: int) -> bool:
-        """Whether a `CheckDue` is the one that counts."""
+        """Whether a `CheckDue is the one that counts."""
         return self._alarm.rang(epoch)
 
     # -- evaluation --------------------------------------------------------------------------------------------
