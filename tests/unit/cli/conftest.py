@@ -77,7 +77,7 @@ class FakeNode:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, types.ApiError):
             return _json(answer, 400)
-        if path == "notices" or path.endswith("/follow"):
+        if path == "notices" or path.endswith(("/follow", "/logs")):
             lines = b"".join(msgspec.json.encode(each) + b"\n" for each in answer)
             return web.Response(body=lines, content_type="application/x-ndjson")
         return _json(answer)
@@ -115,6 +115,10 @@ class Samples:
             master="vps", locations=tuple(types.ReplicaReport(f"{place}-1", place * 16, place) for place in places),
         )  # fmt: skip
         return msgspec.structs.replace(report, **changes)
+
+    def line(self, node: str, text: str) -> types.LogLineReport:
+        """What a replica on the computer called `node` wrote."""
+        return types.LogLineReport(node, f"{node}-1", 1, 0.0, "stdout", text)
 
 
 def computer(name: str, node: str, **changes: Any) -> types.ComputerReport:

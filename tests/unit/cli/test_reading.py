@@ -88,14 +88,15 @@ def test_why_is_a_table_with_its_history(colla: Colla, node: Any) -> None:
 
 def test_show_locate_and_logs(colla: Colla, node: Any, samples: Any) -> None:
     node.answer("GET services/blog", samples.service("blog", "vps", "dd", conflicts=("spec",)))
-    node.answer("GET services/blog/logs", ("one", "two", "three"))
+    node.answer("GET services/blog/logs", [samples.line("vps", "one"), samples.line("vps", "two\x1b[1m")])
     result = colla("show", "blog")
     assert "master\tvps" in result.stdout and "replicas\t2/3" in result.stdout and "spec" in result.stderr
     located = json.loads(colla("locate", "blog", "--json").stdout)
     assert located["replicas"][1] == {
         "replica": "dd-1", "node": "dd" * 16, "node_name": "dd", "path": "", "rtt_ms": 0.0,
     }  # fmt: skip
-    assert colla("logs", "blog", "-n", "2").stdout == "two\nthree\n"
+    printed = [line.split("\t")[1:] for line in colla("logs", "blog").stdout.splitlines()]
+    assert printed == [["vps", "one"], ["vps", "two\\x1b[1m"]]
 
 
 def test_locate_when_nothing_runs(colla: Colla, node: Any, samples: Any) -> None:
