@@ -326,8 +326,7 @@ class FileBuilder:
         """Take the next bytes; returns the chunks that became full. Raises `CollaError` (`file_too_large`)."""
         self._size += len(data)
         check_size("", self._size)
-        self._buffer += data
-        return _cut_full(self._buffer, self._chunks)
+        return _take(data, self._buffer, self._chunks)
 
     def finish(self) -> tuple[list[Piece], Built]:
         """The last chunk, if there is one, and the object."""
@@ -376,8 +375,7 @@ class FolderBuilder:
     def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes of the file that was begun last."""
         self._fed += len(data)
-        self._buffer += data
-        return _cut_full(self._buffer, self._chunks)
+        return _take(data, self._buffer, self._chunks)
 
     def end(self) -> list[Piece]:
         """Finish the file. Raises `CollaError` (`changed_meanwhile`) if it is not as long as was said."""
@@ -477,7 +475,14 @@ def _cut(buffer: bytearray, chunks: list[Chunk]) -> Piece:
     return piece
 
 
-def _cut_full(buffer: bytearray, chunks: list[Chunk]) -> list[Piece]:
+def _take(data: bytes, buffer: bytearray, chunks: list[Chunk]) -> list[Piece]:
+    """Add `data` to what is gathered in `buffer`; the chunks that became full."""
+    if not buffer and len(data) == CHUNK_BYTES_MAX:
+        # The rule with large files: the bytes that were read are the chunk, and nothing is copied.
+        piece = _piece(data)
+        chunks.append(Chunk(piece.id, len(data)))
+        return [piece]
+    buffer += data
     full: list[Piece] = []
     while len(buffer) >= CHUNK_BYTES_MAX:
         full.append(_cut(buffer, chunks))

@@ -155,7 +155,7 @@ class CheckAnswer(msgspec.Struct, frozen=True):
 
 class TransferReport(msgspec.Struct, frozen=True):
     """A put, get or check under way. `phase`: storing, copying, fetching, writing or checking; the bytes are those of the
-    phase. While copying, `copies` of `wanted` are durable.
+    phase. While copying, `copies` of `wanted` are durable. One that several ask for is told once for each of their ids.
     """
 
     id: str

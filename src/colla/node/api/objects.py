@@ -154,14 +154,15 @@ async def _check(call: Call[types.CheckRequest]) -> types.CheckAnswer:
 
 
 async def _transfers(call: Call[None]) -> tuple[types.TransferReport, ...]:
-    return tuple(_transfer(call, transfer) for transfer in call.node.files.transfers.running())
+    running = call.node.files.transfers.running()
+    return tuple(_transfer(call, one, name) for one in running for name in (one.id, *one.also))
 
 
-def _transfer(call: Call[Any], transfer: Transfer) -> types.TransferReport:
+def _transfer(call: Call[Any], transfer: Transfer, name: str) -> types.TransferReport:
     placing = call.node.core.objects.progress(transfer.object) if transfer.object else None
     if placing is None:
         return types.TransferReport(
-            transfer.id,
+            name,
             transfer.kind,
             transfer.name,
             transfer.phase,
@@ -169,7 +170,7 @@ def _transfer(call: Call[Any], transfer: Transfer) -> types.TransferReport:
             transfer.total_bytes,
         )
     return types.TransferReport(
-        transfer.id,
+        name,
         transfer.kind,
         transfer.name,
         transfer.phase,

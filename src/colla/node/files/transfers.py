@@ -17,6 +17,7 @@ from colla.model.ids import ObjectId
 
 TRANSFERS_MAX = 32
 ID_CHARS_MAX = 64
+FOLLOWERS_MAX = 32
 NO_OBJECT = ObjectId(b"")
 STORING, COPYING, FETCHING, WRITING, CHECKING = "storing", "copying", "fetching", "writing", "checking"
 
@@ -26,12 +27,14 @@ class Transfer:
     """One of them. `phase`: storing, copying, fetching, writing or checking; bytes are those of the phase."""
 
     id: str
+    """Of whoever asked first; whoever asked for the same again follows it by a name of its own (`also`)."""
     kind: str
     name: str
     phase: str
     done_bytes: int = 0
     total_bytes: int = 0
     object: ObjectId = NO_OBJECT
+    also: dict[str, None] = field(default_factory=dict)
     task: asyncio.Task[Any] | None = field(default=None, repr=False)
 
     def enter(self, phase: str, total_bytes: int = 0) -> None:
@@ -55,7 +58,7 @@ class Transfers:
     def find(self, transfer_id: str) -> Transfer:
         """Raises `CollaError("not_found")` when it is over, or never was."""
         for transfer in self._running.values():
-            if transfer.id == transfer_id:
+            if transfer.id == transfer_id or transfer_id in transfer.also:
                 return transfer
         raise CollaError("not_found", "There is no such transfer under way.", "Perhaps it is over.")
 
@@ -74,9 +77,8 @@ class Transfers:
             running.id = running.id[:ID_CHARS_MAX] or secrets.token_hex(8)
             self._running[what] = running
             running.task = asyncio.ensure_future(self._carry(what, work(running)))
-        elif transfer.id:
-            # Whoever asks again follows the one that runs by the name that it knows.
-            running.id = transfer.id[:ID_CHARS_MAX]
+        elif transfer.id and len(running.also) < FOLLOWERS_MAX:
+            running.also[transfer.id[:ID_CHARS_MAX]] = None
         assert running.task is not None
         try:
             return await asyncio.shield(running.task)

@@ -42,7 +42,8 @@ async def test_whoever_asks_for_the_same_waits_for_the_one_that_runs() -> None:
     second = await begun(transfers, work, "film", "second")
     other = await begun(transfers, work, "song", "other")
     assert work.begun == 2
-    assert [transfer.id for transfer in transfers.running()] == ["second", "other"]
+    assert [transfer.id for transfer in transfers.running()] == ["first", "other"]
+    assert transfers.find("second") is transfers.find("first")
     assert transfers.find("second").done_bytes == 5
     work.finish.set()
     assert await asyncio.gather(first, second, other) == ["done"] * 3
