@@ -476,13 +476,14 @@ class Dispatcher(Agent):
 
     def _finish(self, now: Instant) -> None:
         """Tell whoever should know what this step changed."""
-        for service, mastered in self._supervisor.mastered.items():
-            self._announcing.update(service, mastered.running(), mastered.known_replicas())
-        self._supervisor.ordering.flush(now)
-        self._announcing.flush(now)
-        self._answering.flush(now)
-        mastering = list(dict.fromkeys(self._supervisor.partners() + self._announcing.partners()))
-        self._set_partners(MASTERING, mastering, now)
+        if self._supervisor.mastered or self._announcing.masteries or self._told_partners.get(MASTERING):
+            for service, mastered in self._supervisor.mastered.items():
+                self._announcing.update(service, mastered.running(), mastered.known_replicas())
+            self._supervisor.ordering.flush(now)
+            self._announcing.flush(now)
+            self._answering.flush(now)
+            mastering = list(dict.fromkeys(self._supervisor.partners() + self._announcing.partners()))
+            self._set_partners(MASTERING, mastering, now)
         self._set_partners(SECONDARY, self._book.partners(), now)
 
     def _set_partners(self, purpose: str, nodes: list[NodeId], now: Instant) -> None:

@@ -30,19 +30,28 @@ def begin_sharing() -> None:
 
 def shared(function: Callable[P, T]) -> Callable[P, T]:
     """Remember what this function answers, once sharing began. What it raises is not remembered."""
-    answers: dict[Any, T] = {}
+    return sharing(ANSWERS_MAX)(function)
 
-    @wraps(function)
-    def call(*arguments: P.args, **named: P.kwargs) -> T:
-        if not _sharing or named:
-            return function(*arguments, **named)
-        found = answers.get(arguments, answers)
-        if found is not answers:
-            return found  # type: ignore[return-value]
-        answer = function(*arguments, **named)
-        if len(answers) >= ANSWERS_MAX:
-            answers.clear()
-        answers[arguments] = answer
-        return answer
 
-    return call
+def sharing(answers_max: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """As `shared`, for functions whose arguments or answers are large."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        answers: dict[Any, T] = {}
+
+        @wraps(function)
+        def call(*arguments: P.args, **named: P.kwargs) -> T:
+            if not _sharing or named:
+                return function(*arguments, **named)
+            found = answers.get(arguments, answers)
+            if found is not answers:
+                return found  # type: ignore[return-value]
+            answer = function(*arguments, **named)
+            if len(answers) >= answers_max:
+                answers.clear()
+            answers[arguments] = answer
+            return answer
+
+        return call
+
+    return decorate

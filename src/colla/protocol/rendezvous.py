@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from colla.model.ids import NodeId, digest
+from colla.model.sharing import sharing
 
+RANKINGS_MAX = 1024
+"""Of large groups, one takes 16 KB."""
 PROXIMITY_BYTES = 7
 """56 bits: a proximity fits a signed 64-bit integer everywhere."""
 
@@ -21,7 +24,12 @@ def proximity(subject: bytes, node: NodeId) -> int:
 
 def nearest(subject: bytes, nodes: Iterable[NodeId]) -> list[NodeId]:
     """The nodes, nearest to `subject` first; ties are broken by id."""
-    return sorted(nodes, key=lambda node: (-proximity(subject, node), node))
+    return list(_ranked(subject, tuple(nodes)))
+
+
+@sharing(RANKINGS_MAX)
+def _ranked(subject: bytes, nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+    return tuple(sorted(nodes, key=lambda node: (-proximity(subject, node), node)))
 
 
 def nearest_spread(

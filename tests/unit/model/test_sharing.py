@@ -72,6 +72,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     twice, calls = counted()
     for number in range(8):
         assert twice(bytes([number])) == bytes([number, number])
+    twice(bytes([7]))
     twice(bytes([0]))
     assert len(calls) == 9
 

@@ -217,14 +217,15 @@ class MasterBook:
 
     def partners(self) -> list[NodeId]:
         """The masters and fellow secondaries of all services of which this node is a secondary."""
+        me, mine = self._setting.me, []
+        for service, watch in self._watches.items():
+            known = watch.known
+            if known is not None and known.knowledge is not None and me in known.knowledge.secondaries:
+                mine.append((service, known.ballot, known.knowledge))
         nodes: dict[NodeId, None] = {}
-        for service in self.watched():
-            known = self.known(service)
-            knowledge = known.knowledge if known is not None else None
-            if known is None or knowledge is None or self._setting.me not in knowledge.secondaries:
-                continue
-            if knowledge.ballot == known.ballot:
-                nodes[known.ballot.node] = None
+        for _, ballot, knowledge in sorted(mine, key=lambda item: item[0]):
+            if knowledge.ballot == ballot:
+                nodes[ballot.node] = None
                 nodes.update(dict.fromkeys(knowledge.secondaries))
         return list(nodes)
 
