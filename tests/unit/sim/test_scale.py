@@ -9,8 +9,9 @@ import pytest
 from colla.protocol.views import Election
 from colla.sim.gathering import gather
 from colla.sim.group import SimGroup
-from colla.sim.scale.measure import Cost, Ears, Size, Traffic, measure
+from colla.sim.scale.measure import Cost, Ears, Size, Traffic, crash, measure, meet
 from colla.sim.scale.summary import BEYOND, draw, fit, growth_table, tables
+from colla.sim.scale.watching import BAD
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,14 @@ def test_tables_and_figure_cover_all_sizes(tmp_path, cost):
     draw(tmp_path / "figure", costs)
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+
+
+def test_a_crash_on_bad_lines_becomes_known():
+    group = SimGroup(2, line=BAD)
+    gather(group, 8)
+    ears = Ears(group)
+    meet(group)
+    group.run(10.0)
+    first_s, last_s = crash(group, ears, 0)
+    assert 2.0 < first_s <= last_s < 8.0
+    assert ears.false_absences == 0

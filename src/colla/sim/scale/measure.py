@@ -129,7 +129,7 @@ def measure(case: Size) -> Cost:
     gather(group, case.nodes)
     ears = Ears(group)
     on_s = group.world.now_s
-    meeting = ears.traffic(lambda: _meet(group), 1.0)
+    meeting = ears.traffic(lambda: meet(group), 1.0)
     meeting_s = group.world.now_s - on_s
     group.run(SETTLE_S)
     for number in range(SERVICES_AT_FIRST):
@@ -138,7 +138,7 @@ def measure(case: Size) -> Cost:
     idle = ears.traffic(lambda: group.run(IDLE_ITERATIONS * ITERATION_S), IDLE_ITERATIONS)
     changes: list[float] = []
     active = ears.traffic(lambda: _change(group, changes), ACTIVE_ITERATIONS)
-    crashes = [_crash(group, ears, number) for number in range(CRASHES)]
+    crashes = [crash(group, ears, number) for number in range(CRASHES)]
     gc.collect()
     return Cost(
         nodes=case.nodes,
@@ -157,7 +157,7 @@ def measure(case: Size) -> Cost:
     )
 
 
-def _meet(group: SimGroup) -> None:
+def meet(group: SimGroup) -> None:
     """Switch everybody on; until everybody knows of everybody."""
     for computer in group.computers:
         computer.start()
@@ -216,7 +216,7 @@ def _create(group: SimGroup, computer: Computer, name: str) -> float:
     return took_s
 
 
-def _crash(group: SimGroup, ears: Ears, number: int) -> tuple[float, float]:
+def crash(group: SimGroup, ears: Ears, number: int) -> tuple[float, float]:
     """Pull a plug: after how long the first node, and the last one, said that the computer is absent."""
     rng = group.world.random(f"crash/{number}")
     group.run(rng.uniform(0.0, 2.0))
