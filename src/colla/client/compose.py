@@ -24,7 +24,23 @@ NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-co
 FILE_BYTES_MAX: Final = 1 << 20
 SERVICES_MAX: Final = 64
 HANDLED: Final = frozenset(
-    ["image", "build", "command", "environment", "ports", "expose", "healthcheck", "deploy", "depends_on", "labels", "stop_grace_period", "cpus", "mem_limit", "pids_limit", "scale"]
+    [
+        "image",
+        "build",
+        "command",
+        "environment",
+        "ports",
+        "expose",
+        "healthcheck",
+        "deploy",
+        "depends_on",
+        "labels",
+        "stop_grace_period",
+        "cpus",
+        "mem_limit",
+        "pids_limit",
+        "scale",
+    ]
 )
 ANYWAY: Final = {
     "container_name": "each replica has a name of its own",
