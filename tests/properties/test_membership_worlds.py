@@ -1,6 +1,6 @@
 """Small worlds of people who change who belongs, on sides that do not hear of each other.
 
-The hunt over thousands of them is `make hunt`; here are the ones that once broke a promise, and a few more.
+The hunt over thousands of them is `make hunt`; what it found is named in `tests/unit/protocol/membership/test_resolver.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from colla.sim.lab.membership_checks import run
 from colla.sim.lab.membership_twin import verdicts
 from colla.sim.lab.membership_world import Case, MembershipWorld
 
-ONCE_BROKEN = (118, 191, 1578, 2341)
-"""A lawless departure that names nothing it had seen; a proof of a further computer without its member's own record; knots
-cut before all that they waited for was judged."""
 WORLDS = 5
 
 
-@pytest.mark.parametrize("seed", [*ONCE_BROKEN, *range(2000, 2012)])
+@pytest.mark.parametrize("seed", range(2000, 2014))
 def test_every_promise_is_kept(seed: int) -> None:
     assert run(Case(seed)).problems == ()
 

@@ -39,7 +39,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId
 from colla.model.keys import SecretKey
 from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, TOPIC_MESSAGES
-from colla.protocol.membership.bodies import encode_body, key_of
+from colla.protocol.membership.bodies import consent, encode_body, key_of
 from colla.protocol.membership.conclusions import AdmissionConclusion
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.tickets import Contact, read_ticket
@@ -190,6 +190,7 @@ class Desk:
         claim = ticket.claim(
             found.identity.node, request.node_name, SecretKey(request.member_seed), request.member_name
         )
+        claim = consent(found.identity.group, claim, found.identity.secret)
         self._joining = request_id
         return found.admission.join(claim, ticket.contacts, now)
 

@@ -480,6 +480,9 @@ class Admission:
         roster = self._membership.suppose(records)
         if any(node not in roster.nodes for node in nodes):
             return False
-        self._ledger.receive([record.signed for record in proof(roster, nodes)], now)
+        kept = proof(roster, nodes)
+        if any(node not in self._membership.suppose(kept).nodes for node in nodes):
+            kept = tuple(records)
+        self._ledger.receive([record.signed for record in kept], now)
         self._membership.refresh()
         return True

@@ -83,7 +83,8 @@ class JoinClaim(msgspec.Struct, frozen=True, array_like=True):
 
     `author` is the node whose record made the ticket. With a ticket for the inviter's own computer, `member`,
     `member_name` and `certificate` are empty: the node belongs to the inviter. `signature` is the ticket's over
-    all of it; `certificate` is the member's over group and node.
+    all of it; `certificate` is the member's over group and node; `consent` is the node's over all that (claims of
+    earlier versions have none): without it a member could claim another one's computer with a ticket of its own.
     """
 
     ticket: TicketKey
@@ -94,6 +95,7 @@ class JoinClaim(msgspec.Struct, frozen=True, array_like=True):
     node_name: _Name
     signature: Annotated[bytes, _SIGNATURE]
     certificate: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)]
+    consent: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)] = b""
 
     @property
     def own_computer(self) -> bool:
@@ -283,10 +285,17 @@ def sign_claim(
     return msgspec.structs.replace(claim, signature=ticket.sign(_claim_statement(group, claim)))
 
 
+def consent(group: GroupId, claim: JoinClaim, node: SecretKey) -> JoinClaim:
+    """The same with the signature of the node that it is about."""
+    return msgspec.structs.replace(claim, consent=node.sign(_consent_statement(group, claim)))
+
+
 def claim_holds(group: GroupId, claim: JoinClaim) -> bool:
-    """Whether both signatures hold and the names are such as may stand in a group."""
+    """Whether all its signatures hold and the names are such as may stand in a group."""
     names_hold = is_name(claim.node_name) and (claim.own_computer or is_name(claim.member_name))
     if not names_hold or not verify(claim.ticket, _claim_statement(group, claim), claim.signature):
+        return False
+    if claim.consent and not verify(claim.node, _consent_statement(group, claim), claim.consent):
         return False
     if claim.own_computer:
         return not claim.certificate and not claim.member_name
@@ -316,6 +325,10 @@ def _founding_statement(founding: Founding) -> bytes:
 
 def _certificate_statement(group: GroupId, node: NodeId) -> bytes:
     return b"colla certificate 1" + group + node
+
+
+def _consent_statement(group: GroupId, claim: JoinClaim) -> bytes:
+    return b"colla consent 1" + group + claim.ticket + claim.signature
 
 
 def _claim_statement(group: GroupId, claim: JoinClaim) -> bytes:

@@ -32,6 +32,16 @@ class Ground:
     """What the node said of itself; None for the founder's."""
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether the node itself says that it belongs there."""
+        return self.claim is None or bool(self.claim.consent)
+
+    @property
+    def preference(self) -> tuple[bool, Seniority]:
+        """Of several who claim a node the least counts: whom the node itself chose, then the eldest."""
+        return (not self.is_chosen, self.seniority)
+
+    @property
     def seniority(self) -> Seniority:
         record = self.facts[-1].record
         return (self.depth, record.stamp, record.digest)

@@ -280,9 +280,17 @@ class Judging:
         return Role.GUEST if self._belonging(node)[1] == mine else Role.ADMINISTRATOR
 
     def _belonging(self, node: NodeId) -> Belonging:
-        """The belonging that counts of the node: the one of the greatest age, should several members claim it."""
-        self._wait(place for place in self._admissions.get(node, ()) if self.verdicts[place] is None)
+        """The belonging that counts of the node, should several members claim it.
+
+        Who the node consented to need not wait for what others claim: nobody can hold a member up by claiming its computer.
+        """
         found = self.roles.first_belonging(node)
+        chosen = found is not None and self.roles.grounds[found].is_chosen
+        self._wait(
+            place
+            for place in self._admissions.get(node, ())
+            if self.verdicts[place] is None and (not chosen or _consents(self.facts[place]))
+        )
         if found is None:
             raise _Void
         return found
@@ -396,6 +404,11 @@ class Judging:
         assert belonging is not None
         of_member = self.roles.seniority(belonging[1])
         return (of_member, self.roles.grounds[belonging].seniority, self._log_order(place))
+
+
+def _consents(fact: Fact) -> bool:
+    """Whether the node of this admission, or founding, says itself whose it is."""
+    return not isinstance(fact.body, Admitted) or bool(fact.body.claim.consent)
 
 
 def _named(fact: Fact) -> NodeId:

@@ -6,7 +6,7 @@ is repeated whenever the set of records changed (`refresh`), and is a pure funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from colla.model.ids import GroupId, MemberId, NodeId, digest
@@ -184,7 +184,7 @@ class Membership:
 
     def proof_of(self, *nodes: NodeId) -> tuple[Record, ...]:
         """The records by which these nodes belong, each after those it stands on: founding record first."""
-        return proof(self._roster, nodes)
+        return self._enough(proof(self._roster, nodes), nodes, belong=True)
 
     def proof_against(self, node: NodeId) -> tuple[Record, ...]:
         """The records by which this node does not belong any more, with those that they stand on; none if it does."""
@@ -198,7 +198,7 @@ class Membership:
             if (isinstance(fact.body, Removed) and fact.body.member == member)
             or (isinstance(fact.body, Retired) and fact.body.node == node)
         ]
-        return proof(self._roster, (node,), ends) if ends else ()
+        return self._enough(proof(self._roster, (node,), ends), (node,), belong=False) if ends else ()
 
     def suppose(self, more: Iterable[Record]) -> Roster:
         """Who would belong if these records were held as well. Changes nothing."""
@@ -216,6 +216,20 @@ class Membership:
                 return roster
             self.rosters[key] = roster
         return self.rosters[key]
+
+    def _enough(
+        self, records: tuple[Record, ...], nodes: Sequence[NodeId], *, belong: bool
+    ) -> tuple[Record, ...]:
+        """These records, or everything when they would be judged otherwise by somebody who has nothing else.
+
+        What made an act void may be no part of a chain; so where acts contradict each other a chain may prove too little.
+        """
+        if not self._roster.acts:
+            return records
+        alone = resolve(fact for record in records if (fact := self._fact(record)) is not None)
+        if all((node in alone.nodes) == belong for node in nodes):
+            return records
+        return tuple(fact.record for fact in self._roster.facts)
 
     def _fact(self, record: Record) -> Fact | None:
         if record.digest in self._facts:

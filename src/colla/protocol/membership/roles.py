@@ -52,7 +52,7 @@ class Roles:
         if known is None:
             self._nodes.setdefault(belonging[0], []).append(belonging)
             self._members.setdefault(belonging[1], []).append(belonging)
-        if known is None or ground.seniority < known.seniority:
+        if known is None or ground.preference < known.preference:
             self.grounds[belonging] = ground
 
     # Reading.
@@ -62,8 +62,9 @@ class Roles:
         return list(members_of(acts & self._open))
 
     def first_belonging(self, node: NodeId) -> Belonging | None:
-        """The belonging of the greatest age, should several members claim the node."""
-        return min(self._nodes.get(node, ()), key=self._age, default=None)
+        """The belonging that the node consented to, or else the eldest, should several members claim it."""
+        claims = self._nodes.get(node, ())
+        return min(claims, key=lambda one: (self.grounds[one].preference, one), default=None)
 
     def knows(self, member: MemberId) -> bool:
         """Whether the member belongs or belonged."""

@@ -221,9 +221,10 @@ def _is_last_word(fact: Fact, membership: Membership) -> bool:
 
 
 def _tickets_are_held_once(membership: Membership) -> list[str]:
-    """A ticket whose author is here, and so has settled it, has as many holders as uses, at most."""
-    return [
-        f"a ticket for {standing.uses} has {len(standing.admitted)} holders"
-        for author, _, standing in membership.tickets()
-        if membership.node(author) is not None and len(standing.admitted) > standing.uses
-    ]
+    """A ticket whose author is here, and so has settled it, has as many holders here as uses, at most."""
+    problems = []
+    for author, _, standing in membership.tickets():
+        here = [node for node in standing.admitted if membership.node(node) is not None]
+        if membership.node(author) is not None and len(here) > standing.uses:
+            problems.append(f"a ticket for {standing.uses} has {len(here)} holders")
+    return problems

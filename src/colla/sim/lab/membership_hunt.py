@@ -11,6 +11,8 @@ from colla.sim.lab.membership_checks import Findings, run
 from colla.sim.lab.membership_world import Case
 
 TOLD_EVERY = 500
+TWIN_EVERY = 4
+"""The twin takes as long as all the rest."""
 
 
 def main() -> int:
@@ -21,12 +23,15 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=None, help="all cores if not given")
     parser.add_argument("--file", type=Path, default=None, help="keep results here, and go on from there")
     given = parser.parse_args()
-    cases = [Case(seed) for seed in range(given.first, given.first + given.seeds)]
+    seeds = range(given.first, given.first + given.seeds)
+    cases = [Case(seed, twin=seed % TWIN_EVERY == 0) for seed in seeds]
     outcome = conduct(
         cases,
         run,
         Findings,
-        heading("membership", {"steps": cases[0].steps, "lawless": cases[0].lawless}),
+        heading(
+            "membership", {"steps": cases[0].steps, "lawless": cases[0].lawless, "twin_every": TWIN_EVERY}
+        ),
         path=given.file,
         processes=given.processes,
         progress=lambda done, total: (

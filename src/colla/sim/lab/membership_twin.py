@@ -7,7 +7,7 @@ its verdicts with the real ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, NamedTuple, assert_never
 
 from colla.model.ids import MemberId, NodeId
 from colla.protocol.membership.bodies import (
@@ -26,7 +26,18 @@ from colla.protocol.membership.grounds import covers, role_to_invite
 from colla.protocol.views import Role
 
 Digest = bytes
+FAR = 10**6
 Needed = tuple[NodeId, MemberId, Role, frozenset[Digest]]
+
+
+class _Belonging(NamedTuple):
+    """`preference`: the least counts of several who claim the node; `role`: what the member is by it, if anything."""
+
+    preference: tuple[bool, tuple[Any, ...]]
+    age: tuple[Any, ...]
+    member: MemberId
+    node: NodeId
+    role: Role | None
 
 
 class _Waits(Exception):
@@ -50,6 +61,7 @@ class _Twin:
         self.facts = {fact.record.digest: fact for fact in facts}
         self.status: dict[Digest, bool | None] = dict.fromkeys(self.facts)
         self.ignored: frozenset[Digest] | None = None
+        self._known_depths: tuple[frozenset[Digest], dict[Digest, int]] = (frozenset(), {})
         self.pasts = {one: self._past(one) for one in self.facts}
 
     def _past(self, start: Digest) -> frozenset[Digest]:
@@ -109,7 +121,7 @@ class _Twin:
         struck_by = [act for act in self._strikers(chosen, self._needs(chosen)) if self.status[act] is None]
         return {**dict.fromkeys(struck_by, False), chosen: True}
 
-    def _precedence(self, one: Digest) -> tuple[object, ...]:
+    def _precedence(self, one: Digest) -> tuple[Any, ...]:
         record = self.facts[one].record
         member = self.owner(record.log.node)
         return (
@@ -186,7 +198,7 @@ class _Twin:
         if self.owner(node) != member:
             raise _Void
         self._wait_for(
-            [one for one, fact in self.facts.items() if self.status[one] is None and member in _who(fact)]
+            [one for one, fact in self.facts.items() if self.status[one] is None and member == _who(fact)[1]]
         )
         if self.role(member, past).rank >= role.rank:
             return
@@ -292,53 +304,88 @@ class _Twin:
 
     def owner(self, node: NodeId) -> MemberId:
         claims = self._belongings(node)
+        chosen = any(not one.preference[0] for one in claims)
         open_ones = [
-            one for one, fact in self.facts.items() if self.status[one] is None and node in _who(fact)
+            one
+            for one, fact in self.facts.items()
+            if self.status[one] is None and node == _who(fact)[0] and not (chosen and _unasked(fact))
         ]
         self._wait_for(open_ones)
         if not claims:
             raise _Void
-        return min(claims)[1]
+        return self._preferred(claims)
 
-    def _belongings(
-        self, node: NodeId | None
-    ) -> list[tuple[tuple[object, ...], MemberId, NodeId, Role | None]]:
-        """(age, member, node, role that it came with) of everybody, or of one node."""
-        found: list[tuple[tuple[object, ...], MemberId, NodeId, Role | None]] = []
+    def _belongings(self, node: NodeId | None) -> list[_Belonging]:
+        """Who belongs to whom, by what is valid so far: of everybody, or of one node. One for each pair."""
+        found: dict[tuple[NodeId, MemberId], _Belonging] = {}
+        depths = self._depths()
         for one, fact in self.facts.items():
             if not self.status[one] or not isinstance(fact.body, Founding | Admitted):
                 continue
             subject = fact.body.node if isinstance(fact.body, Founding) else fact.body.claim.node
             if node is not None and node != subject:
                 continue
-            depth, member, role = self._ground(fact)
-            age = (depth, fact.record.stamp, fact.record.digest)
-            found.append((age, member, subject, role))
-        return found
+            member, role = self._ground(fact)
+            age = (depths[one], fact.record.stamp, fact.record.digest)
+            belonging = _Belonging((_unasked(fact), age), age, member, subject, role)
+            other = found.get((subject, member))
+            if other is None or belonging.preference < other.preference:
+                found[subject, member] = belonging
+        return list(found.values())
 
-    def _ground(self, fact: Fact) -> tuple[int, MemberId, Role | None]:
+    def _preferred(self, claims: list[_Belonging]) -> MemberId:
+        return min(claims, key=lambda one: (one.preference, one.member)).member
+
+    def _ground(self, fact: Fact) -> tuple[MemberId, Role | None]:
+        """Whose the node becomes by a valid founding or admission, and what that member is by it."""
         body = fact.body
         if isinstance(body, Founding):
-            return 0, body.member, Role.ADMINISTRATOR
+            return body.member, Role.ADMINISTRATOR
         assert isinstance(body, Admitted)
         before, self.ignored = self.ignored, frozenset(self.facts)
         ticket = _ticket(self.facts[self._offer(body)])
-        depth = 1 + max(self._depth(body.claim.author), self._depth(fact.author))
         self.ignored = before
         if body.claim.own_computer:
-            return depth, ticket.member or ticket.inviter, None
-        return depth, body.claim.member, ticket.role
+            return ticket.member or ticket.inviter, None
+        return body.claim.member, ticket.role
 
-    def _depth(self, node: NodeId) -> int:
-        depth = min(self._belongings(node))[0][0]
-        assert isinstance(depth, int)
-        return depth
+    def _depths(self) -> dict[Digest, int]:
+        """How far each valid founding or admission is from the founding."""
+        valid = frozenset(
+            one
+            for one, fact in self.facts.items()
+            if self.status[one] and isinstance(fact.body, Founding | Admitted)
+        )
+        if self._known_depths[0] != valid:
+            self._known_depths = (valid, self._measure(valid))
+        return self._known_depths[1]
 
-    def ages(self, node: NodeId, member: MemberId) -> list[tuple[object, ...]]:
-        return sorted(age for age, owner, _, _ in self._belongings(node) if owner == member)
+    def _measure(self, valid: frozenset[Digest]) -> dict[Digest, int]:
+        depths = dict.fromkeys(valid, FAR)
 
-    def seniority(self, member: MemberId) -> tuple[object, ...]:
-        return min(age for age, owner, _, _ in self._belongings(None) if owner == member)
+        def of_node(node: NodeId) -> int:
+            claims = [one for one in valid if _who(self.facts[one])[0] == node and depths[one] < FAR]
+            records = {one: self.facts[one].record for one in claims}
+            rank = {one: (_unasked(self.facts[one]), depths[one], records[one].stamp, one) for one in claims}
+            return depths[min(claims, key=lambda one: rank[one])] if claims else FAR
+
+        for _ in range(len(valid) + 1):
+            before = dict(depths)
+            for one in sorted(valid):
+                body = self.facts[one].body
+                if isinstance(body, Founding):
+                    depths[one] = 0
+                elif isinstance(body, Admitted):
+                    depths[one] = 1 + max(of_node(body.claim.author), of_node(self.facts[one].author))
+            if depths == before:
+                break
+        return depths
+
+    def ages(self, node: NodeId, member: MemberId) -> list[tuple[Any, ...]]:
+        return sorted(one.age for one in self._belongings(node) if one.member == member)
+
+    def seniority(self, member: MemberId) -> tuple[Any, ...]:
+        return min(one.age for one in self._belongings(None) if one.member == member)
 
     def role(self, member: MemberId, past: frozenset[Digest]) -> Role:
         given = [
@@ -352,9 +399,9 @@ class _Twin:
         if last:
             return min((_appointed(self.facts[one]).role for one in last), key=lambda role: role.rank)
         came_with = [
-            (age, role)
-            for age, owner, _, role in self._belongings(None)
-            if owner == member and role is not None
+            (one.age, one.role)
+            for one in self._belongings(None)
+            if one.member == member and one.role is not None
         ]
         return min(came_with)[1] if came_with else Role.GUEST
 
@@ -378,10 +425,10 @@ class _Twin:
 
     def heir(self, past: frozenset[Digest]) -> MemberId | None:
         here: dict[MemberId, None] = {}
-        for _, member, node, _ in sorted(self._belongings(None)):
-            mine = min(self._belongings(node))[1] == member
-            if mine and self._is_here(node, member, past):
-                here[member] = None
+        for one in self._belongings(None):
+            mine = self._preferred(self._belongings(one.node)) == one.member
+            if mine and self._is_here(one.node, one.member, past):
+                here[one.member] = None
         elders = sorted(here, key=lambda one: (self.seniority(one), one))
         if any(self.role(one, past) is Role.ADMINISTRATOR for one in elders):
             return None
@@ -408,15 +455,20 @@ def _appointed(fact: Fact) -> Appointed:
     return fact.body
 
 
+def _unasked(fact: Fact) -> bool:
+    """Whether the node that the fact is about did not sign it."""
+    return isinstance(fact.body, Admitted) and not fact.body.claim.consent
+
+
 def _who(fact: Fact) -> tuple[bytes, ...]:
-    """The node and the person that the fact makes belong, if it does that."""
+    """The node and the person that the fact makes belong; empty if it does not do that."""
     match fact.body:
         case Founding(node=node, member=member):
             return (node, member)
         case Admitted(claim=claim):
             return (claim.node, claim.member)
         case _:
-            return ()
+            return (b"", b"")
 
 
 def _uses(fact: Fact, revoked: Revoked) -> bool:

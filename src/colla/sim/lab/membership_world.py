@@ -36,8 +36,11 @@ from colla.protocol.membership.bodies import (
     Removed,
     Retired,
     Through,
+    Ticket,
+    consent,
     encode_body,
     key_of,
+    sign_claim,
 )
 from colla.protocol.membership.founding import found
 from colla.protocol.membership.inviting import make_invitation
@@ -172,8 +175,8 @@ class MembershipWorld:
         person = self.rng.choice(self.people)
         lawless = self.rng.random() < self.case.lawless
         choice = self.rng.choices(
-            ("part", "heal", "meet", "news", "invite", "join", "act", "note", "rename"),
-            (3, 2, 14, 8, 5, 9, 13, 6, 2),
+            ("part", "heal", "meet", "news", "invite", "join", "act", "note", "rename", "steal"),
+            (3, 2, 14, 8, 5, 9, 13, 6, 2, 2),
         )[0]
         match choice:
             case "part":
@@ -197,6 +200,8 @@ class MembershipWorld:
                 person.keep(TOPIC_CATALOGUE, Key("note", self.rng.randbytes(16)), b"")
             case "rename":
                 self.rename(person)
+            case "steal" if lawless:
+                self.steal(person, self.rng.choice(self.people))
             case _:
                 pass
 
@@ -266,6 +271,8 @@ class MembershipWorld:
         joiner = Person(self, f"n{len(self.people)}", self.key(), self.key())
         joiner.side = by.side
         claim = ticket.claim(joiner.id, joiner.name, joiner.member, f"m{len(self.people)}")
+        if self.rng.random() < 0.9:  # Earlier versions do not sign it.
+            claim = consent(self.group, claim, joiner.found.identity.secret)
         verdict = judge_join(by.membership, claim, joiner.id, 1000, self.now)
         guest = by.membership.role(by.membership.owner_of(by.id) or NO_MEMBER) in (None, Role.GUEST)
         if (verdict.code or guest) and not lawless:
@@ -349,6 +356,18 @@ class MembershipWorld:
                 person.write(person.found.administering.rename_computer(self.rng.choice(nodes).id, name))
             except CollaError:
                 return
+
+    def steal(self, thief: Person, victim: Person) -> None:
+        """A member claims another one's computer for itself, with a ticket and a stamp of its own making."""
+        owner = thief.membership.owner_of(thief.id)
+        if owner is None or thief is victim:
+            return
+        secret = self.key()
+        thief.write(Ticket(secret.public, owner, WALL_S * 2, True, past=thief.membership.heads()))
+        claim = sign_claim(self.group, secret, thief.id, victim.id, "mine", None, "")
+        now, self.now = self.now, Instant(self.now.boot_s, WALL_S - 1e6)
+        thief.write(Admitted(claim, self.now.wall_s, thief.membership.heads()))
+        self.now = now
 
     # The end.
 

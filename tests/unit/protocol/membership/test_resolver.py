@@ -14,7 +14,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import MemberId
 from colla.model.keys import SecretKey
 from colla.model.record import TOPIC_CATALOGUE, Key, Record
-from colla.protocol.membership.bodies import Admitted, Appointed, Body, Removed, Through
+from colla.protocol.membership.bodies import Admitted, Appointed, Body, Removed, Through, consent
 from colla.protocol.membership.inviting import make_invitation
 from colla.protocol.membership.joining import judge_join
 from colla.protocol.membership.tickets import Contact, read_ticket
@@ -73,6 +73,7 @@ class Club:
         world = self.world
         joiner = Person(world, f"n{len(self.people)}", world.key(), world.key())
         claim = ticket.claim(joiner.id, joiner.name, joiner.member, f"m{len(self.people)}")
+        claim = consent(world.group, claim, joiner.found.identity.secret)
         if judge_join(by.membership, claim, joiner.id, 1000, world.now).code:
             return None
         by.write(Admitted(claim, world.now.wall_s, by.membership.heads()))
@@ -415,6 +416,61 @@ def test_a_founder_whose_clock_was_set_back_is_still_the_founder() -> None:
     club.world.now = club.world.now.later(-1e6)
     club.come(MEMBER)
     assert club.roles() == {"m0": "a", "m1": "m"}
+
+
+def test_who_lost_a_ticket_does_not_keep_it_by_removing_its_author() -> None:
+    """Found by the hunt: the loser's admission and the loser's removal of the inviter waited for each other, and were judged before
+    the settlement that both wait for."""
+    club = Club(MEMBER, MEMBER)
+    ada, ben, eve = club.people
+    ticket = club.ticket(ada)
+    club.meet()
+    loser, winner = club.use(ticket, ben), club.use(ticket, eve)
+    assert loser is not None and winner is not None
+    seen = tuple(sorted(Through(log, number) for log, number in loser.found.seen([ada.id])))
+    club.write(loser, Removed(member_of(loser, ada), "", 0.0, seen, (), loser.membership.heads()))
+    club.meet(ada, eve)
+    club.meet()
+    for person in club.people:
+        assert person.membership.node(winner.id) is not None
+        assert person.membership.node(loser.id) is None
+
+
+def test_what_made_an_act_void_is_part_of_the_proof() -> None:
+    """Found by the hunt: a demotion that the elder's concurrent admission voided was valid for the next joiner, who was shown the
+    demotion as part of a past and not the admission."""
+    club = Club()
+    (ada,) = club.people
+    other = club.come(member=member_of(ada, ada))
+    ticket = club.ticket(ada, ADMINISTRATOR, uses=2)
+    club.meet()
+    club.use(ticket, ada)
+    dan = club.use(ticket, other)
+    assert dan is not None
+    club.appoint(dan, ada, GUEST)
+    club.meet()
+    assert club.roles(ada) == {"m0": "a", "m2": "a", "m3": "a"}
+    newcomer = club.use(club.ticket(other), other)
+    assert newcomer is not None
+    alone = Person(club.world, "alone", club.world.key(), club.world.key())
+    alone.found.receive(
+        [one.signed for one in other.membership.proof_of(other.id, newcomer.id)], club.world.now
+    )
+    alone.look()
+    assert alone.membership.node(newcomer.id) is not None
+
+
+def test_nobody_takes_a_computer_that_is_anothers() -> None:
+    """Not even a more senior member, nor by claiming it just when it removes the claimant."""
+    club = Club(MEMBER, ADMINISTRATOR)
+    _, thief, _ = club.people
+    victim = club.come(ADMINISTRATOR, inviter=2)
+    owner = member_of(victim, victim)
+    club.world.steal(thief, victim)
+    club.remove(victim, thief)
+    club.meet()
+    assert {person.membership.owner_of(victim.id) for person in club.people} == {owner}
+    assert club.roles() == {"m0": "a", "m2": "a", "m3": "a"}
 
 
 def test_who_names_a_past_without_administrators_inherits_nothing() -> None:
