@@ -366,7 +366,7 @@ class Computer:
 
     def make_core(self) -> Router:
         rng = Random(f"{self.world.seed}/agents/{self.name}/{self.starts}/{self.world.now_s}")
-        return Router(
+        core = Router(
             self.settings.identity,
             self.config,
             rng,
@@ -377,6 +377,9 @@ class Computer:
             VERSION,
             self.objects.remnants(),
         )
+        # What one node resolved, another one that holds the same need not resolve again.
+        core.membership.rosters = self.world.rosters
+        return core
 
     def persist(self, effect: Persist, done: Callable[[Outcome], None]) -> None:
         for observer in self._observers:

@@ -52,6 +52,8 @@ class World:
         self.now_s = 0.0
         self.trace = Trace()
         self.happened = 0
+        self.rosters: dict[bytes, Any] = {}
+        """What nodes have resolved, by what they held (see `protocol/membership/membership`)."""
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._serial = 0
 

@@ -18,6 +18,8 @@ from colla.protocol.membership.resolver import Former, Roster, TicketStanding, r
 from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 
 FINGERPRINT_BYTES = 8
+ROSTERS_MAX = 64
+"""Of those that simulated nodes share; then all are forgotten at once."""
 
 
 class HeldRecords(Protocol):
@@ -214,6 +216,8 @@ class Membership:
             roster = resolve(fact for fact in facts.values() if fact is not None)
             if self.rosters is None:
                 return roster
+            if len(self.rosters) >= ROSTERS_MAX:
+                self.rosters.clear()
             self.rosters[key] = roster
         return self.rosters[key]
 

@@ -64,6 +64,8 @@ class Roles:
     def first_belonging(self, node: NodeId) -> Belonging | None:
         """The belonging that the node consented to, or else the eldest, should several members claim it."""
         claims = self._nodes.get(node, ())
+        if len(claims) == 1:
+            return claims[0]
         return min(claims, key=lambda one: (self.grounds[one].preference, one), default=None)
 
     def knows(self, member: MemberId) -> bool:
@@ -76,7 +78,8 @@ class Roles:
 
     def seniority(self, member: MemberId) -> Seniority:
         """The age of a member that belongs or belonged."""
-        return min(self.grounds[one].seniority for one in self._members[member])
+        claims = self._members[member]
+        return min([self.grounds[one].seniority for one in claims])
 
     def nodes_of(self, member: MemberId) -> list[NodeId]:
         """All nodes that ever were the member's, eldest first."""
@@ -115,7 +118,7 @@ class Roles:
     def came_with(self, member: MemberId) -> list[Belonging]:
         """The eldest belonging by which the member itself came, not a further computer; at most one."""
         own = [one for one in self._members[member] if self.grounds[one].role]
-        return sorted(own, key=self._age)[:1]
+        return own if len(own) < 2 else sorted(own, key=self._age)[:1]
 
     def administrators(self, past: ActSet) -> list[MemberId]:
         """Who is appointed administrator and has a computer left, by these acts; eldest first."""
