@@ -162,7 +162,7 @@ MUTATIONS = (
         r"\(b\) it took",
         any_message_silences,
         masters_die_by_contention,
-        (0, 1, 2),
+        (3, 6, 9),
     ),
     Mutation(
         "suspicions are not refuted",
@@ -215,7 +215,7 @@ MUTATIONS = (
         r"no restraint: \d launches",
         takes_no_inventory,
         master_and_secondaries_die,
-        (0, 1, 2),
+        (3, 7, 8),
     ),
     Mutation(
         "a successor does not adopt what its inventory finds",

@@ -373,12 +373,17 @@ class Dispatcher(Agent):
             self._announcing.took(service, ballot, mastery.running, now)
 
     def _refused(self, service: ServiceId, ballot: Ballot, now: Instant) -> None:
-        """An executor obeys a higher ballot: step down, and do not reclaim on one's own."""
+        """An executor obeys a higher ballot: step down, and do not reclaim on one's own.
+
+        Unless who claimed that ballot has said that it masters nothing: then it is of an earlier activation.
+        """
         mastery = self._announcing.masteries.get(service)
-        if mastery is not None and ballot > mastery.ballot:
+        if self._announcing.is_denied(service, ballot.node):
+            self._conclude(self._announcing.higher(service, ballot, now), now)
+        elif mastery is not None and ballot > mastery.ballot:
             self._bequeath(service, ballot.node, now)
             self._step_down(service, "an executor obeys another master", now)
-            self._book.hearsay(service, ballot)
+            self._book.hearsay(service, ballot, now)
             self._review(service, now)
 
     def _bequeath(self, service: ServiceId, successor: NodeId, now: Instant) -> None:

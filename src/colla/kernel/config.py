@@ -167,6 +167,8 @@ class ElectionConfig(msgspec.Struct, frozen=True):
     mastership_interval_s: float = 2.0
     claim_stale_s: float = 6.0
     """A node that is heard but has not claimed a service for so long does not master it any more."""
+    hearsay_s: float = 6.0
+    """A master of whom only others speak is believed in for so long, then asked for."""
     gossip_interval_s: float = 5.0
     on_events: bool = True
     """Absences are acted upon at once; else when the mastership interval is over, with everything else."""

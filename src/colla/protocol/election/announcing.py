@@ -62,6 +62,8 @@ class Mastery(msgspec.Struct):
     handed_s: float = -inf
     reclaimed_s: float = -inf
     met_s: float = -inf
+    denied: dict[NodeId, None] = {}
+    """Dispatchers that answered a claim of this mastery, and do not master the service themselves."""
 
 
 class Outranked(msgspec.Struct, frozen=True):
@@ -195,6 +197,7 @@ class Announcing:
         counts = self._echoes.hears_me(peer, now) and message.ballot.node == peer
         mine = self.masteries.get(message.service)
         if mine is not None and counts:
+            mine.denied.pop(peer, None)
             return self._meet(peer, message, mine, now)
         if counts:
             self._book.claimed(message.service, message.ballot, now)
@@ -213,8 +216,15 @@ class Announcing:
         if not message.counted:
             self._send_claim(peer, message.service, mine, now)
             return []
+        if not message.mastering:
+            mine.denied[peer] = None
         rules_no_more = message.ballot.node == peer and not message.mastering
         return self.higher(message.service, message.ballot, now, rules_no_more=rules_no_more)
+
+    def is_denied(self, service: ServiceId, node: NodeId) -> bool:
+        """Whether that node itself said that it does not master the service, which this one masters."""
+        mine = self.masteries.get(service)
+        return mine is not None and node in mine.denied
 
     def higher(
         self, service: ServiceId, ballot: Ballot, now: Instant, *, rules_no_more: bool = False
@@ -224,7 +234,8 @@ class Announcing:
         if mine is None or ballot <= mine.ballot:
             return []
         other = ballot.node
-        if other == self._setting.me or rules_no_more or other not in self._setting.dispatchers():
+        gone = other == self._setting.me or other not in self._setting.dispatchers()
+        if gone or rules_no_more or other in mine.denied:
             if now.boot_s - mine.reclaimed_s < self._config.reclaim_interval_s:
                 return []
             mine.reclaimed_s = now.boot_s
@@ -373,7 +384,7 @@ class Announcing:
     def _note(self, peer: NodeId, message: MasterDelta, entry: MasteryEntry, now: Instant) -> bool:
         if message.mine and entry.ballot.node == peer:
             return self._book.claimed(entry.service, entry.ballot, now)
-        return self._book.hearsay(entry.service, entry.ballot)
+        return self._book.hearsay(entry.service, entry.ballot, now)
 
     def _compare(
         self, peer: NodeId, entries: tuple[MasteryEntry, ...], now: Instant

@@ -37,6 +37,8 @@ class Known(msgspec.Struct):
     knowledge: MasterKnowledge | None = None
     released_s: float | None = None
     gone_s: float | None = None
+    learned_s: float = inf
+    """When a third party said so; what its own node never confirms does not count for long."""
 
 
 class Watch(msgspec.Struct):
@@ -97,7 +99,7 @@ class MasterBook:
         if watch is not None and ballot > watch.floor:
             watch.floor = ballot
 
-    def hearsay(self, service: ServiceId, ballot: Ballot) -> bool:
+    def hearsay(self, service: ServiceId, ballot: Ballot, now: Instant) -> bool:
         """A third party says so. Returns whether it was news."""
         watch = self._watches.get(service)
         if watch is None or ballot < watch.floor or ballot == NO_BALLOT:
@@ -105,8 +107,14 @@ class MasterBook:
         if watch.known is not None and ballot == watch.known.ballot:
             return False
         watch.floor = ballot
-        watch.known = Known(ballot)
+        watch.known = Known(ballot, learned_s=now.boot_s)
         return True
+
+    def vouched(self, service: ServiceId, now: Instant) -> None:
+        """A witness has heard the master that is known by hearsay: believe in it for a while longer."""
+        known = self.known(service)
+        if known is not None and known.claimed_s == -inf:
+            known.learned_s = now.boot_s
 
     def claimed(self, service: ServiceId, ballot: Ballot, now: Instant) -> bool:
         """The ballot's own node, which hears this one, claims it. Returns whether nothing higher is known."""
@@ -192,6 +200,8 @@ class MasterBook:
                 known.gone_s = now.boot_s
             return Vacancy(lost, known.gone_s, master, secondary)
         known.gone_s = None
+        if now.boot_s >= self._doubted_at_s(known):
+            return Vacancy(VacancyKind.UNKNOWN, self._doubted_at_s(known), master, secondary)
         if secondary:
             silence_s = self.silence_s(service, now)
             if silence_s >= self._config.heard_master_s:
@@ -203,6 +213,8 @@ class MasterBook:
         known = self.known(service)
         if known is not None and known.ballot.node not in self._setting.dispatchers():
             return max(now.boot_s, known.claimed_s + self._config.heard_master_s)
+        if known is not None and known.claimed_s == -inf:
+            return max(now.boot_s, self._doubted_at_s(known))
         if not self.is_secondary(service):
             return inf
         return now.boot_s + max(0.0, self._config.heard_master_s - self.silence_s(service, now))
@@ -246,6 +258,10 @@ class MasterBook:
         self._early[service] = (ballot, now.boot_s)
         if len(self._early) > EARLY_MAX:
             del self._early[next(iter(self._early))]
+
+    def _doubted_at_s(self, known: Known) -> float:
+        """From when on (boot clock) not to believe that somebody masters a service who never said so here."""
+        return known.learned_s + self._config.hearsay_s if known.claimed_s == -inf else inf
 
     def _lost(self, known: Known, now: Instant) -> VacancyKind | None:
         """What can be told without listening: the master's node is gone, restarted, or released the service."""

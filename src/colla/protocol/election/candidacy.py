@@ -195,10 +195,11 @@ class Candidacies:
         hold_s = self._heard_by_witness(candidacy, now)
         if hold_s is not None:
             self.withdraw(service)
-            self._book.hearsay(service, candidacy.survey.ballot())
+            self._book.hearsay(service, candidacy.survey.ballot(), now)
+            self._book.vouched(service, now)
             self._hold_until_s[service] = now.boot_s + hold_s + MARGIN_S
             return self._hold_until_s[service]
-        news = self._book.hearsay(service, candidacy.survey.ballot())
+        news = self._book.hearsay(service, candidacy.survey.ballot(), now)
         if news and self._book.vacancy(service, now) is None:
             self.withdraw(service)
             return self._book.next_look_s(service, now)

@@ -80,6 +80,7 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
             on_events=False,
             mastership_interval_s=iteration_s,
             gossip_interval_s=iteration_s,
+            hearsay_s=iteration_s,
             claim_stale_s=stale_s,
             echo_s=stale_s,
             nonce_interval_s=iteration_s / 2,
