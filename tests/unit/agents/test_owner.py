@@ -321,7 +321,9 @@ def test_orders_count_by_ballot_sender_and_echo(lab: ModuleType, election: str) 
     assert order(other, high) == "lower_ballot"
 
 
-def test_a_ballot_is_on_disk_before_it_is_obeyed_although_offers_cross(lab: ModuleType, election: str) -> None:
+def test_a_ballot_is_on_disk_before_it_is_obeyed_although_offers_cross(
+    lab: ModuleType, election: str
+) -> None:
     """A second master offers while the reservation of the first one's offer is on its way to the disk.
 
     Found by chaos (seed 201552): the second ballot was pledged and never persisted, and obeyed from then on.

@@ -75,6 +75,9 @@ def test_in_several_groups_all_start_unless_one_is_named(
     assert colla("autostart", "--group", "choir").exit_code == 0
     assert [path.name for path in units.glob("*.service")] == ["colla-choir.service"]
     assert colla("autostart").exit_code == 0
-    assert sorted(path.name for path in units.glob("*.service")) == ["colla-choir.service", "colla-club.service"]
+    assert sorted(path.name for path in units.glob("*.service")) == [
+        "colla-choir.service",
+        "colla-club.service",
+    ]
     assert colla("autostart", "--remove").exit_code == 0
     assert not list(units.glob("*.service"))

@@ -225,7 +225,9 @@ def test_a_path_is_one_however_its_letters_are_composed() -> None:
         encode(Named("x", ObjectId(b"short"), 1, 1, 1, False)),
         encode(Named("x", ObjectId(bytes(32)), -1, 1, 1, False)),
         encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (), ()))),
-        encode(Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (), (KeyFor(NodeId(b""), b""),)))),
+        encode(
+            Named("x", ObjectId(bytes(32)), 1, 1, 1, False, Sealing(False, (), (KeyFor(NodeId(b""), b""),)))
+        ),
     ],
 )
 def test_a_body_that_breaks_a_rule_is_not_held(lab: ModuleType, desks: list[Desk], body: bytes) -> None:
