@@ -42,6 +42,7 @@ class Membership:
         """Where simulations keep what other nodes of the process have resolved, by what they held."""
         self._nodes: tuple[NodeInfo, ...] = ()
         self._members: tuple[MemberInfo, ...] = ()
+        self._unsettled: dict[NodeId, tuple[tuple[TicketKey, NodeId], ...]] = {}
         self.refresh()
 
     def refresh(self) -> bool:
@@ -57,6 +58,7 @@ class Membership:
         roster = self._resolve(facts)
         changed = _essence(roster) != _essence(self._roster)
         self._roster = roster
+        self._unsettled = {}
         self._nodes = tuple(sorted(roster.nodes.values(), key=lambda node: node.id))
         self._members = tuple(sorted(roster.members.values(), key=lambda member: member.id))
         return changed
@@ -171,6 +173,13 @@ class Membership:
 
     def unsettled(self, author: NodeId) -> tuple[tuple[TicketKey, NodeId], ...]:
         """Tickets of `author` that others admitted somebody with, and who came next as far as is known."""
+        known = self._unsettled.get(author)
+        if known is None:
+            # Asked after every session; it follows from the roster alone.
+            known = self._unsettled[author] = self._look_for_unsettled(author)
+        return known
+
+    def _look_for_unsettled(self, author: NodeId) -> tuple[tuple[TicketKey, NodeId], ...]:
         waiting: list[tuple[TicketKey, NodeId]] = []
         for (writer, ticket), standing in self._roster.tickets.items():
             if writer != author or author not in self._roster.nodes:
