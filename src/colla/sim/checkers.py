@@ -33,6 +33,7 @@ from colla.kernel.effects import (
     StoreRecord,
 )
 from colla.kernel.events import Event, MessageReceived
+from colla.kernel.messages import Message
 from colla.model.contribution import AgentKind, Contribution
 from colla.model.ids import LogId, MemberId, NodeId, ReplicaId, ServiceId
 from colla.model.keys import verify
@@ -59,6 +60,10 @@ LOOK_EVERY_S = 2.0
 """What is too dear to check after every step is checked so often."""
 OBEYED_CELLS = "obeyed-ballot/"
 CLAIMED_CELLS = "claimed-ballot/"
+
+
+JUDGED: tuple[type[Message], ...] = (OfferAnswer, StopAnswer, Offer, StopOrder, Claim)
+"""Messages that say whom a node obeys, or by what it rules. Most others are heartbeats."""
 
 
 class Violation(AssertionError):
@@ -125,6 +130,8 @@ class SafetyChecks:
                 self._may_launch(computer, effect)
 
     def performed(self, computer: Computer, effect: Effect) -> None:
+        if isinstance(effect, Send) and type(effect.message) not in JUDGED:
+            return
         account = self._account(computer)
         match effect:
             case Send(to=to, message=OfferAnswer() as answer) if answer.accepted:

@@ -23,6 +23,7 @@ from colla.sim.scenario.scenario import FirstService, NodeGives, Scenario, Share
 NODES = (2, 3, 4, 5, 6, 7, 8)
 NODES_WEIGHTS = (2, 6, 6, 4, 2, 1, 1)
 ENDS_S_MIN, ENDS_S_MAX = 8.0, 40.0
+STAYS_S = 3.0
 KINDS_MIN, KINDS_MAX = 2, 9
 ACTS_MIN, ACTS_MAX = 3, 18
 SERVICES_WEIGHTS = (3, 2, 1)
@@ -113,6 +114,7 @@ class Composer:
             presence=self._patterns(),
             acts=tuple(sorted(acts, key=lambda act: act.at_s)),  # type: ignore[arg-type]
             ends_s=self._ends_s,
+            stays_s=STAYS_S,
         )
 
     # -- the beginning --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import msgspec
 
 from colla.sim.checkers import SafetyChecks, Violation
 from colla.sim.consistency import members_of, settle
+from colla.sim.gathering import gather
 from colla.sim.group import GIVES, Failed, SimGroup
 from colla.sim.scenario.scenario import Scenario, write_scenario
 from colla.sim.scenario.stage import Stage
@@ -63,6 +64,7 @@ class Play:
         self.group = SimGroup(
             seed, scenario.election, scenario.configuration(), line=scenario.line, replay=replay
         )
+        gather(self.group, scenario.nodes)
         self.checks = SafetyChecks(self.group)
         self.stage = Stage(self.group)
         self.consistent_s: float | None = None
@@ -78,7 +80,7 @@ class Play:
         self.consistent_s = took_s
 
     def form(self) -> None:
-        """Found, join, deploy; then everybody gives what they give."""
+        """All meet, the first services are deployed; then everybody gives what they give."""
         group, stage, scenario = self.group, self.stage, self.scenario
         homes = {
             name: home
@@ -86,8 +88,10 @@ class Play:
             for home in (group.network.build_home(shared.nat, scenario.line),)
             for name in shared.nodes
         }
-        for number in range(1, scenario.nodes):
-            group.join(home=homes.get(f"n{number}"))
+        for computer in group.computers:
+            if computer.name in homes:
+                computer.live_in(homes[computer.name])
+            computer.start()
         group.run(MEETING_S)
         for service in scenario.services:
             computer = group[int(service.node[1:])]
