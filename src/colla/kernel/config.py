@@ -153,6 +153,8 @@ class ElectionConfig(msgspec.Struct, frozen=True):
     witness_s: float = 0.3
     heard_master_s: float = 2.0
     echo_s: float = 3.0
+    echo_silence_s: float = 3.0
+    """A master that has echoed nothing for so long counts as silent; no less than `echo_s`, after which nothing it says counts."""
     nonce_interval_s: float = 0.5
     start_wait_s: float = 2.0
     """A node that just started first listens: it knows neither who is here nor who masters what."""
@@ -343,6 +345,8 @@ class Config(msgspec.Struct, frozen=True):
         for name, seconds in periods.items():
             if not seconds > 0.0:
                 raise ValueError(f"{name} must be more than nothing")
+        if self.election.echo_silence_s < self.election.echo_s:
+            raise ValueError("a master would be silent while what it says counts: echo_silence_s, echo_s")
         if self.election.claim_stale_s < self.election.mastership_interval_s:
             raise ValueError(
                 "a claim would be stale before it is repeated: claim_stale_s, mastership_interval_s"

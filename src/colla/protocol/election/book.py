@@ -181,7 +181,7 @@ class MasterBook:
         heard_s = self._setting.presence.heard_s(master, now.boot_s)
         silence_s = claim_age_s if heard_s is None else min(claim_age_s, heard_s)
         echo_age_s = self._echoes.echoed_s(master, now)
-        return max(silence_s, echo_age_s) if echo_age_s > self._config.echo_s else silence_s
+        return max(silence_s, echo_age_s) if echo_age_s > self._config.echo_silence_s else silence_s
 
     def vacancy(self, service: ServiceId, now: Instant) -> Vacancy | None:
         """Whether the service lacks a master as far as this node (which does not master it) can tell."""

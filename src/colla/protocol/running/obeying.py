@@ -123,7 +123,7 @@ class Obeying:
         stale = age_s > self._config.election.claim_stale_s
         silence_s = age_s if heard_s is None or stale else min(age_s, heard_s)
         echoed_s = self._echoes.echoed_s(master, now)
-        if echoed_s > self._config.election.echo_s:
+        if echoed_s > self._config.election.echo_silence_s:
             return -1.0 if echoed_s == inf else max(silence_s, echoed_s)
         return silence_s
 

@@ -83,6 +83,8 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
             hearsay_s=iteration_s,
             claim_stale_s=stale_s,
             echo_s=stale_s,
+            # An echo that is just fresh enough is renewed when the master speaks again, an iteration later.
+            echo_silence_s=stale_s + 1.5 * iteration_s,
             nonce_interval_s=iteration_s / 2,
             handover_interval_s=iteration_s / 2,
         ),
