@@ -231,8 +231,12 @@ class Foundation:
         self._newcomers, self._to_meet = self._to_meet, {}
         return first + self.rng.sample(rest, min(count - len(first), len(rest)))
 
-    def met(self, node: NodeId, now: Instant) -> None:
-        """A node came, or came back: what it knows and lacks is found in a session with it."""
+    def met(self, node: NodeId, now: Instant, *, came: bool) -> None:
+        """What a node knows and lacks is found in a session with it: one that `came` to this node, or a neighbour on the
+        rings which is here again. Of others their own neighbours take care, or everybody would meet everybody at once.
+        """
+        if not came and not self.presence.is_near(node):
+            return
         if self.config.records.session_at_contact:
             self.meet(node, now)
         else:

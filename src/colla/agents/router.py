@@ -203,10 +203,9 @@ class Router:
         """Loop this node's messages to itself back until none is left."""
         effects: list[Effect] = []
         loops = 0
-        found, me = self.foundation, self._me
+        me = self._me
         while True:
-            if found.merged:
-                self._merged(now)
+            self._merged(now)
             drained = self.outbox.drain()
             if not drained:
                 return effects
@@ -389,8 +388,9 @@ class Router:
         for conclusion in concluded:
             match conclusion:
                 case PeerAccepted(peer=peer):
+                    came = not self.presence.is_present(peer)
                     self._presence(self.presence.peer_accepted(peer, now), now)
-                    self.foundation.met(peer, now)
+                    self.foundation.met(peer, now, came=came)
                     self.administration.accepted()
                 case PeerDropped():
                     pass
@@ -458,8 +458,8 @@ class Router:
         if not changes:
             return
         for change in changes:
-            if change.appeared and self.presence.is_near(change.node):
-                self.foundation.met(change.node, now)
+            if change.appeared:
+                self.foundation.met(change.node, now, came=False)
         for placed in self.foundation.placing.drop(lambda node: not self.presence.is_present(node), now):
             self._placed(placed)
         for agent in self._agents.values():

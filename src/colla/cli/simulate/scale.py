@@ -34,7 +34,7 @@ async def scale(
     """
     from colla.sim.lab.experiment import heading
     from colla.sim.lab.figures import need_matplotlib
-    from colla.sim.lab.tables import write_csv, write_json
+    from colla.sim.lab.tables import joined, write_csv, write_json
     from colla.sim.scale.measure import ELECTIONS, Cost, Size, measure
     from colla.sim.scale.summary import SIZES, draw, tables
 
@@ -53,13 +53,16 @@ async def scale(
     for name, table in made.items():
         write_csv(out / f"{name}.csv", table)
     write_json(out / "scale.json", costs)
+    (out / "scale.md").write_text(joined(tuple(made.values())), encoding="utf-8")
     draw(out / "scale", costs)
     if here.out.json:
         here.out.answer({name: table.builtins() for name, table in made.items()})
         return
     for table in made.values():
         here.out.table(table.columns, table.cells(), title=table.title)
-    here.out.note(f"Written to {out}: tables as CSV, everything as JSON, the figure as PNG and SVG.")
+    here.out.note(
+        f"Written to {out}: tables as CSV and Markdown, everything as JSON, the figure as PNG and SVG."
+    )
 
 
 def add(app: typer.Typer) -> None:
