@@ -37,8 +37,20 @@ events_logger = "file"
 
 def deploy(home: Path, *words: str) -> None:
     """Run the command as a person does."""
-    command = [sys.executable, "-m", "colla", "deploy", *words, "--replicas", "1", "--home", str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    command = [
+        sys.executable,
+        "-m",
+        "colla",
+        "deploy",
+        *words,
+        "--replicas",
+        "1",
+        "--timeout",
+        "200",
+        "--home",
+        str(home),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -82,6 +94,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works")
+@pytest.mark.timeout(300)  # An engine that starts for the first time takes its time on a busy computer.
 @pytest.mark.parametrize("attic", ["container"], indirect=True)
 async def test_an_image_is_deployed(tmp_path: Path, podman: Path, attic: Computer) -> None:
     site = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]

@@ -80,7 +80,9 @@ def run(config: RunnerConfig) -> int:
         copying.start()
         container.start()
         container.reload()
-        proxy = _start_proxy(int(container.attrs["State"]["Pid"]), config)
+        pid = int(container.attrs["State"]["Pid"])
+        if pid:  # Else it has ended already.
+            proxy = _start_proxy(pid, config)
         code = int(container.wait()["StatusCode"])
         copying.join(LAST_WORDS_S)
         container.reload()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 
-import msgspec
+from msgspec.structs import replace
 
 from colla.kernel.config import Config, IterationConfig
 
@@ -33,7 +33,6 @@ class Profile(enum.StrEnum):
 def configuration(profile: Profile, iteration_s: float) -> Config:
     """What the agents are given; `iteration_s` counts for the profiles with iterations."""
     shipped = Config()
-    replace = msgspec.structs.replace
     # Whom people use stays of interest for the whole run, in every profile.
     access = replace(shipped.access, interest_s=FOREVER_S)
     if profile is Profile.PRODUCT:
