@@ -13,7 +13,7 @@ import enum
 
 from msgspec.structs import replace
 
-from colla.kernel.config import Config, IterationConfig
+from colla.kernel.config import Config, IterationConfig, PresenceConfig
 
 STALE_ITERATIONS = 2.5
 """What is repeated once per iteration counts for so long."""
@@ -55,25 +55,7 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
             session_at_contact=False,
             pass_on_learned=not plain,
         ),
-        presence=replace(
-            shipped.presence,
-            heartbeats=False,
-            heartbeat_interval_s=iteration_s,
-            # What is lost of the news comes with the tables.
-            news_repeats=1,
-            forward_links_max=4,
-            # A question is repeated every half second, and unanswered after three the others are asked.
-            late_after_s=0.0,
-            probe_interval_s=0.5,
-            silence_s=3.0,
-            answer_wait_s=3.5,
-            vote_s=4.0,
-            quiet_s=iteration_s / 4,
-            # Tables are compared with one node at every round, and the absent are dialled at every round.
-            table_interval_s=1.0,
-            dial_interval_s=iteration_s / 2,
-            dial_interval_max_s=iteration_s / 2,
-        ),
+        presence=_presence(shipped.presence, iteration_s),
         election=replace(
             shipped.election,
             on_events=False,
@@ -100,4 +82,27 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
         access=replace(
             access, refresh_interval_s=iteration_s, location_ttl_s=stale_s, tell_changes=not plain
         ),
+    )
+
+
+def _presence(presence: PresenceConfig, iteration_s: float) -> PresenceConfig:
+    """Who is here is asked once per iteration instead of heard every second."""
+    return replace(
+        presence,
+        heartbeats=False,
+        heartbeat_interval_s=iteration_s,
+        # What is lost of the news comes with the tables.
+        news_repeats=1,
+        forward_links_max=4,
+        # A question is repeated every half second, and unanswered after three the others are asked.
+        late_after_s=0.0,
+        probe_interval_s=0.5,
+        silence_s=3.0,
+        answer_wait_s=3.5,
+        vote_s=4.0,
+        quiet_s=iteration_s / 4,
+        # Tables are compared with one node at every round, and the absent are dialled at every round.
+        table_interval_s=1.0,
+        dial_interval_s=iteration_s / 2,
+        dial_interval_max_s=iteration_s / 2,
     )
