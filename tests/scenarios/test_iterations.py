@@ -8,12 +8,13 @@ import pytest
 
 from colla.kernel.effects import Effect, Send
 from colla.kernel.events import Event
-from colla.protocol.election.messages import Claim, MasterQuery
+from colla.protocol.election.messages import Claim, MasterDelta, MasterQuery
 from colla.protocol.views import Election, PresencePhase
 from colla.sim.computer import Computer
 from colla.sim.consistency import failing
 from colla.sim.gathering import gather
 from colla.sim.group import SimGroup
+from colla.sim.network import DROP, PASS, Parcel, Rule, Verdict
 from colla.sim.validation.profile import Profile, configuration
 
 ITERATION_S = 20.0
@@ -35,6 +36,18 @@ class Sent:
     def performed(self, computer: Computer, effect: Effect) -> None:
         if isinstance(effect, Send):
             self.counts[computer.name, type(effect.message)] += 1
+
+
+class FirstHandLost(Rule):
+    """What masters say of themselves unasked does not reach this computer."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def judge(self, parcel: Parcel) -> Verdict:
+        message = parcel.message
+        first_hand = isinstance(message, Claim) or (isinstance(message, MasterDelta) and message.mine)
+        return DROP if first_hand and parcel.target == self._name else PASS
 
 
 def begin(count: int, election: Election = Election.HASHING, seed: int = 3) -> SimGroup:
@@ -133,6 +146,26 @@ def test_what_one_of_a_side_learns_its_side_learns() -> None:
     next_iteration(group, 2)
     assert len(group.catalogues()) == 1
     assert len(group[0].core.catalogue.services()) == 8
+
+
+@BOTH
+def test_a_master_known_by_hearsay_is_asked_before_it_is_doubted(election: Election) -> None:
+    """Whoever had heard of a master from others only forgot it after a while, until the answers to a survey came."""
+    group = begin(16, election)
+    deaf = group[5]
+    group.network.add(FirstHandLost(deaf.name))
+    services = [group.deploy(f"s{number}", replicas=1, at=group[0]) for number in range(6)]
+    services = [service for service in services if group.master_of(service) is not deaf]
+
+    def known() -> dict[bytes, Computer]:
+        now = deaf.clock.now()
+        found = {service: deaf.core.dispatcher.master_of(service, now) for service in services}
+        return {service: group.of(node) for service, node in found.items() if node}
+
+    group.until(lambda: len(known()) == len(services), 3 * ITERATION_S)
+    for _ in range(2 * int(ITERATION_S)):
+        group.run(1.0)
+        assert known() == {service: group.master_of(service) for service in services}
 
 
 @BOTH

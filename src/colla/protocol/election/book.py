@@ -24,6 +24,8 @@ from colla.protocol.election.setting import Setting
 from colla.protocol.views import PresencePhase
 
 NOBODY = NodeId(b"")
+DOUBTED_AFTER = 1.5
+"""Times `hearsay_s`, after which the master is asked to confirm: the answer comes well before that."""
 EARLY_MAX = 512
 """Claims of services that this node's catalogue does not show active yet, at most so many."""
 
@@ -39,6 +41,8 @@ class Known(msgspec.Struct):
     gone_s: float | None = None
     learned_s: float = inf
     """When a third party said so; what its own node never confirms does not count for long."""
+    asked: bool = False
+    """Whether its node was asked to confirm that."""
 
 
 class Watch(msgspec.Struct):
@@ -114,7 +118,15 @@ class MasterBook:
         """A witness has heard the master that is known by hearsay: believe in it for a while longer."""
         known = self.known(service)
         if known is not None and known.claimed_s == -inf:
-            known.learned_s = now.boot_s
+            known.learned_s, known.asked = now.boot_s, False
+
+    def to_confirm(self, service: ServiceId, now: Instant) -> NodeId:
+        """The node of whom only others have said for a while that it masters the service; asked for once, else b""."""
+        known = self.known(service)
+        if known is None or known.asked or now.boot_s < known.learned_s + self._config.hearsay_s:
+            return NOBODY
+        known.asked = True
+        return known.ballot.node if known.claimed_s == -inf else NOBODY
 
     def claimed(self, service: ServiceId, ballot: Ballot, now: Instant) -> bool:
         """The ballot's own node, which hears this one, claims it. Returns whether nothing higher is known."""
@@ -214,7 +226,8 @@ class MasterBook:
         if known is not None and known.ballot.node not in self._setting.dispatchers():
             return max(now.boot_s, known.claimed_s + self._config.heard_master_s)
         if known is not None and known.claimed_s == -inf:
-            return max(now.boot_s, self._doubted_at_s(known))
+            asks_s = known.learned_s + self._config.hearsay_s
+            return max(now.boot_s, self._doubted_at_s(known) if known.asked else asks_s)
         if not self.is_secondary(service):
             return inf
         return now.boot_s + max(0.0, self._config.heard_master_s - self.silence_s(service, now))
@@ -261,7 +274,7 @@ class MasterBook:
 
     def _doubted_at_s(self, known: Known) -> float:
         """From when on (boot clock) not to believe that somebody masters a service who never said so here."""
-        return known.learned_s + self._config.hearsay_s if known.claimed_s == -inf else inf
+        return known.learned_s + DOUBTED_AFTER * self._config.hearsay_s if known.claimed_s == -inf else inf
 
     def _lost(self, known: Known, now: Instant) -> VacancyKind | None:
         """What can be told without listening: the master's node is gone, restarted, or released the service."""

@@ -92,6 +92,9 @@ class Candidacies:
         candidacy = self._open.get(service)
         if candidacy is not None and candidacy.persist:
             return inf
+        doubtful = self._book.to_confirm(service, now)
+        if doubtful:
+            self._surveys.ask_master(service, doubtful, now)
         vacancy = self._book.vacancy(service, now)
         if vacancy is None:
             self.withdraw(service)

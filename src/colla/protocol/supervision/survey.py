@@ -94,9 +94,13 @@ class Surveys:
             nonce, echo = self._executors.nonce(now), self._executors.echo(node)
             outbox.send(node, InventoryQuery((service,), nonce, echo))
         for node in dispatchers:
-            nonce, echo = self._dispatchers.nonce(now), self._dispatchers.echo(node)
-            outbox.send(node, MasterQuery(service, nonce, echo))
+            self.ask_master(service, node, now)
         return survey
+
+    def ask_master(self, service: ServiceId, node: NodeId, now: Instant) -> None:
+        """Ask one dispatcher whether it heard the master; if it is that itself, it says so."""
+        nonce, echo = self._dispatchers.nonce(now), self._dispatchers.echo(node)
+        self._setting.outbox.send(node, MasterQuery(service, nonce, echo))
 
     def of(self, service: ServiceId) -> Survey | None:
         return self._open.get(service)
