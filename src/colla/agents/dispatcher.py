@@ -312,7 +312,8 @@ class Dispatcher(Agent):
                 self._review(message.service, now)
             case Bequest():
                 self._echoes.heard(peer, message.nonce, message.echo, now)
-                self._supervisor.inquire(message.service, message.nodes, now)
+                nodes = self._announcing.bequest(peer, message, now)
+                self._supervisor.inquire(message.service, nodes, now)
             case HandOver():
                 self._echoes.heard(peer, message.nonce, message.echo, now)
                 if self._announcing.may_take_over(peer, message, now):

@@ -173,6 +173,16 @@ class Announcing:
         if nodes and successor not in (NOBODY, self._setting.me):
             self._send(successor, Bequest(service, nodes, *self._proof(successor, now)))
 
+    def bequest(self, peer: NodeId, message: Bequest, now: Instant) -> tuple[NodeId, ...]:
+        """Nodes with replicas of a service that this node masters; for another's service, its master is told, once."""
+        if message.service in self.masteries:
+            return message.nodes
+        master = self._book.master(message.service, now)
+        if not message.passed_on and master not in (NOBODY, self._setting.me, peer):
+            passed = Bequest(message.service, message.nodes, *self._proof(master, now), passed_on=True)
+            self._send(master, passed)
+        return ()
+
     def gossip(self, now: Instant) -> None:
         """Compare with a random dispatcher who masters what."""
         others = [node for node in self._setting.dispatchers() if node != self._setting.me]

@@ -110,12 +110,16 @@ class HandOver(Message, frozen=True, tag="hand"):
 
 
 class Bequest(Message, frozen=True, tag="left"):
-    """I master this service no more, and had replicas started on these nodes: whoever masters it should ask them."""
+    """I master this service no more, and had replicas started on these nodes: whoever masters it should ask them.
+
+    Who does not master it either passes it on, once, to the master that it knows.
+    """
 
     service: ServiceId
     nodes: tuple[NodeId, ...]
     nonce: int
     echo: int
+    passed_on: bool = False
 
 
 class Contention(Message, frozen=True, tag="cont"):

@@ -14,7 +14,7 @@ from colla.protocol.views import Election
 from colla.sim.consistency import failing
 from colla.sim.validation import report
 from colla.sim.validation.activity import Activity
-from colla.sim.validation.case import NEVER, PaperCase, PaperResult, Run, Setting
+from colla.sim.validation.case import NEVER, PaperCase, PaperResult, Run, Setting, run_case
 from colla.sim.validation.plan import Plan
 from colla.sim.validation.profile import Profile, configuration
 
@@ -153,3 +153,14 @@ def test_results_survive_the_file() -> None:
     found = result("abcd", "c", "")
     assert msgspec.json.decode(msgspec.json.encode(found), type=PaperResult) == found
     assert found.last == "c"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("election", "number"),
+    [(Election.HASHING, 6), (Election.HASHING, 8), (Election.HASHING, 15), (Election.CONTENTION, 1)],
+)
+def test_runs_that_took_longer_once(election: Election, number: int) -> None:
+    """Seeds that showed mistakes of the mechanisms (decision 0012): each took up to nine iterations, or never ended."""
+    found = run_case(PaperCase(Profile.PAPER, election, Setting.USUAL, 20, number, 1))
+    assert found.reached in (0, 1), found
