@@ -231,12 +231,11 @@ class Foundation:
         self._newcomers, self._to_meet = self._to_meet, {}
         return first + self.rng.sample(rest, min(count - len(first), len(rest)))
 
-    def met(self, node: NodeId, now: Instant, *, came: bool) -> None:
-        """What a node knows and lacks is found in a session with it: one that `came` to this node, or a neighbour on the
-        rings which is here again. Of others their own neighbours take care, or everybody would meet everybody at once.
+    def met(self, node: NodeId, now: Instant) -> None:
+        """A new link to a node, or a neighbour on the rings is here again: a session finds what either lacks.
+
+        What was sent over a link before the other side accepted it is dropped there, so this brings it, too.
         """
-        if not came and not self.presence.is_near(node):
-            return
         if self.config.records.session_at_contact:
             self.meet(node, now)
         else:

@@ -388,9 +388,8 @@ class Router:
         for conclusion in concluded:
             match conclusion:
                 case PeerAccepted(peer=peer):
-                    came = not self.presence.is_present(peer)
                     self._presence(self.presence.peer_accepted(peer, now), now)
-                    self.foundation.met(peer, now, came=came)
+                    self.foundation.met(peer, now)
                     self.administration.accepted()
                 case PeerDropped():
                     pass
@@ -458,8 +457,8 @@ class Router:
         if not changes:
             return
         for change in changes:
-            if change.appeared:
-                self.foundation.met(change.node, now, came=False)
+            if change.appeared and self.presence.is_near(change.node):
+                self.foundation.met(change.node, now)
         for placed in self.foundation.placing.drop(lambda node: not self.presence.is_present(node), now):
             self._placed(placed)
         for agent in self._agents.values():
