@@ -9,7 +9,7 @@ import pytest
 from colla.protocol.views import Election
 from colla.sim.gathering import gather
 from colla.sim.group import SimGroup
-from colla.sim.scale.measure import Cost, Ears, Size, Traffic, crash, measure, meet
+from colla.sim.scale.measure import SETTLE_S, Cost, Ears, Size, Traffic, crash, create, measure, meet
 from colla.sim.scale.summary import BEYOND, draw, fit, growth_table, tables
 from colla.sim.scale.watching import BAD
 
@@ -101,3 +101,14 @@ def test_a_crash_on_bad_lines_becomes_known():
     first_s, last_s = crash(group, ears, 0)
     assert 2.0 < first_s <= last_s < 8.0
     assert ears.false_absences == 0
+
+
+def test_a_change_reaches_at_once_also_those_to_whom_nobody_has_a_link():
+    group = SimGroup(5)
+    gather(group, 40)
+    meet(group)
+    group.run(SETTLE_S)
+    author = group[3]
+    assert author.links is not None
+    assert len(author.links.peers()) < len(group.computers) - 1
+    assert create(group, author, "web") < 1.0

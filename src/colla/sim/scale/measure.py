@@ -182,7 +182,7 @@ def _change(group: SimGroup, changes: list[float]) -> None:
         services = list(group.services)
         match number % 4:
             case 0:
-                changes.append(_create(group, computer, f"a{number}"))
+                changes.append(create(group, computer, f"a{number}"))
             case 1:
                 group.scale(rng.choice(services), rng.randint(1, 2 * REPLICAS))
             case 2:
@@ -195,7 +195,7 @@ def _change(group: SimGroup, changes: list[float]) -> None:
         group.run(max(0.0, next_s - group.world.now_s))
 
 
-def _create(group: SimGroup, computer: Computer, name: str) -> float:
+def create(group: SimGroup, computer: Computer, name: str) -> float:
     """Create a service; the time until the last node knows it."""
     creation = group.creation(name, computer, REPLICAS)
     computer.put_object(creation.specification.object, creation.specification.object_bytes)
