@@ -22,6 +22,7 @@ import psutil
 
 WARM_UP_INPUTS = 20_000
 LOOK_EVERY_INPUTS = 20_000
+TELL_EVERY_INPUTS = 100_000
 GROWTH_BYTES_MAX = 50 * 2**20
 
 
@@ -43,6 +44,8 @@ def main() -> None:
             resident_bytes = process.memory_info().rss
         elif fed > WARM_UP_INPUTS and fed % LOOK_EVERY_INPUTS == 0:
             growth = process.memory_info().rss - resident_bytes
+            if fed % TELL_EVERY_INPUTS == 0:
+                print(f"{name}: {fed} inputs, {growth / 2**20:.1f} MiB more", flush=True)
             if growth > GROWTH_BYTES_MAX:
                 raise Grew(f"{growth / 2**20:.0f} MiB more after {fed} inputs")
 

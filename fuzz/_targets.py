@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
-from _victim import TOPICS, Victim, recorded_frames
+from _victim import Victim, recorded_frames, talk
 
 from colla.access.http1 import BrokenAnswer, ChunkedBody, parse_head
+from colla.agents.foundation import TOPICS
 from colla.agents.wire import make_codec
 from colla.kernel.codec import UnknownMessage
 from colla.model.errors import UNDECODABLE, CollaError
@@ -55,6 +56,7 @@ def recorded() -> dict[str, bytes]:
         group = SimGroup(5)
         group.grow(4)
         service = group.deploy("web", replicas=2, at=group[1])
+        talk(group)
         group.run(5.0)
         group.crash(group[2])
         group.run(8.0)
@@ -105,6 +107,7 @@ def seeds_of_records() -> Iterator[bytes]:
     group = SimGroup(3)
     group.grow(2)
     group.deploy("web", replicas=1)
+    talk(group)
     for topic in TOPICS:
         for record in group[0].core.foundation.book.all_records(topic):
             yield msgspec.msgpack.encode(record.signed)
@@ -258,7 +261,8 @@ def make_member() -> Feed:
             key = Key(data[2:8].decode("latin-1"), key.subject)
         if data[0] & 4:
             key = Key(key.kind, data[-16:])
-        victim.write(TOPICS[data[0] & 1], key, data[2:])
+        topic = (data[0] & 1) + (data[0] >> 2 & 6)
+        victim.write(TOPICS[topic % len(TOPICS)], key, data[2:])
 
     return feed
 
@@ -267,9 +271,10 @@ def seeds_of_members() -> Iterator[bytes]:
     group = SimGroup(1)
     group.grow(4)
     group.deploy("web", replicas=2, at=group[1])
+    talk(group)
     for number, topic in enumerate(TOPICS):
         for place, record in enumerate(group[0].core.foundation.book.all_records(topic)):
-            yield bytes([number, place]) + record.body
+            yield bytes([(number & 1) + ((number & 6) << 2), place]) + record.body
 
 
 TARGETS = {

@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from colla.agents.communication_requests import FindEvents, FindMessages, MarkRead, PublishEvent, SendMessage
+from colla.agents.foundation import TOPICS
+from colla.agents.requests import NameObject, RemoveName
 from colla.kernel.codec import UnknownMessage
 from colla.kernel.events import MessageReceived
-from colla.model.ids import LogId
-from colla.model.record import TOPIC_CATALOGUE, TOPIC_MEMBERSHIP, Key, Log, Payload, Stamp, sign_record
+from colla.model.ids import LogId, ObjectId, digest
+from colla.model.record import Key, Log, Payload, Stamp, sign_record
+from colla.protocol.naming.bodies import KeyFor, Named, Sealing
 from colla.protocol.records.writes import RecordsNews
 from colla.sim.computer import Computer
 from colla.sim.group import SimGroup
 
 INPUTS_PER_LIFE = 500
 BETWEEN_INPUTS_S = 0.02
-TOPICS = (TOPIC_MEMBERSHIP, TOPIC_CATALOGUE)
+READ_EVERY_INPUTS = 25
+"""The member reads what came, as a program would."""
 
 
 class Victim:
@@ -72,6 +77,12 @@ class Victim:
         core.membership.fingerprint()
         for info in core.membership.nodes():
             core.node_name(info.id)
+        if self._left % READ_EVERY_INPUTS == 0:
+            self.me.ask(FindMessages())
+            self.me.ask(FindMessages(sent=True))
+            self.me.ask(FindEvents())
+            for entry in core.foundation.names.entries():
+                core.foundation.names.find(entry.path)
 
     def _live(self) -> None:
         if self._left > 0:
@@ -82,11 +93,28 @@ class Victim:
         group = self.group = SimGroup(self._seed)
         group.grow(4)
         group.deploy("web", replicas=2, at=group[1])
+        talk(group)
         group.run(5.0)
         self.me, self.peer = group[0], group[1]
         for other in group.computers[1:]:
             assert other.process is not None
             other.process.stand_still()
+
+
+def talk(group: SimGroup) -> None:
+    """Messages with their receipts, events, and named objects: of each kind of record one at least."""
+    writer, reader = group[1], group[0]
+    sent = group.answer(writer, SendMessage((group.owner(reader).id,), "hello"))
+    group.answer(writer, SendMessage((), "to all", sent.message))
+    group.run(2.0)
+    group.answer(reader, MarkRead((sent.message,)))
+    group.answer(writer, PublishEvent("shop.orders", b'{"order": 1}'))
+    object_id = ObjectId(digest(b"notes"))
+    writer.put_object(object_id, 100)
+    sealing = Sealing(True, (group.owner(reader).id,), (KeyFor(reader.node, bytes(80)),))
+    for path, how in (("notes/one.txt", None), ("notes/two.txt", sealing), ("notes/old.txt", None)):
+        group.answer(writer, NameObject(Named(path, object_id, 100, 90, 1, False, how)))
+    group.answer(writer, RemoveName("notes/old.txt"))
 
 
 @contextlib.contextmanager
