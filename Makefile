@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## six nodes lose computers one by one and keep two services 
 	@$(BIN)/colla demo $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(SITE),--site "$(SITE)")
 
 test: $(INSTALLED) ## run every test; skips and their reasons stand at the end (ARGS="-k presence")
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
 
 check: $(INSTALLED) ## formatting, lint, types and the layers
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this" >&2; exit 1; }

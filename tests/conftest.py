@@ -6,8 +6,8 @@
   fails if one of them was skipped, or if none ran.
 - `nat` tests are partition tests that need a router as well. Where namespaces work but routers do not (no iptables),
   they are skipped without turning the run red.
-- `cluster` and `partition` tests and documents start real nodes, which share the machine's ports and processors:
-  under pytest-xdist one process runs them all, one after another.
+- `cluster` tests and documents start real nodes, which share the machine's ports and processors: under pytest-xdist
+  one process runs them all, one after another, and a second one those that live in network namespaces throughout.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MARKERS = (
     "nat: needs a router in a network namespace; is a partition test too",
     "slow: takes minutes; runs with --run-long",
 )
+APART = ("tests/cluster/test_partition.py", "tests/cluster/test_nat.py")
+"""Nodes in network namespaces of their own, which mostly wait: they go on beside the other tests that start nodes."""
 ONE_AFTER_ANOTHER = ("tests/cluster/", "tests/house/test_documentation.py", "tests/house/test_reference.py")
 """Where tests may start real nodes (they carry the marker `cluster`)."""
 PROBE_TIMEOUT_S = 10
@@ -63,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One process for all tests that start nodes, and one process per file for the others.
+    """Two processes for all tests that start nodes, and one process per file for the others.
 
     xdist's own groups do not work with pytest 9.2, whose items no longer take the name that xdist gives them.
     """
@@ -71,6 +73,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(APART):
+                return "namespaces"
             return "nodes" if nodeid.startswith(ONE_AFTER_ANOTHER) else nodeid.partition("::")[0]
 
     return Scheduling(config, log)

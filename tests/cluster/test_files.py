@@ -243,7 +243,8 @@ async def test_an_object_survives_any_two_holders_during_and_after_the_put(
     put = await putting
     left = [one for one in five if one not in first[:2]]
     assert put.copies == put.wanted == 3
-    assert sorted(one.name for one in holders(left, put.object)) == sorted(one.name for one in left)
+    # On a quick machine one of the dead had acknowledged its copy before it died: that one is made again.
+    await eventually(lambda: _holds(left, put.object), 90.0, "the three that are left hold it")
     for computer in first[:2]:
         # They come back with empty disks: whatever is on them later was made again.
         shutil.rmtree(computer.folder / "objects")
@@ -264,6 +265,10 @@ async def test_an_object_survives_any_two_holders_during_and_after_the_put(
     sys.stderr.write(
         f"\n{mebibytes} MiB: remaking began {remade_s:.1f} s after the second of two holders died\n"
     )
+
+
+async def _holds(computers: list[Computer], object_id: str) -> bool:
+    return len(holders(computers, object_id)) == len(computers)
 
 
 async def _begun(computers: list[Computer]) -> list[Computer] | None:
