@@ -27,7 +27,7 @@ import typer.main
 
 from colla.cli.app import EPILOG, app
 from colla.cli.command import EXIT_CODES, SHARED_PANEL
-from colla.client import deploying, types
+from colla.client import deploying, types, wheels
 from colla.environments import group as environment_group
 from colla.environments import protocol
 from colla.kernel import config
@@ -404,6 +404,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "colla.toml": lambda: described(deploying.FolderSettings, words.FOLDER),
     "colla.toml limits": lambda: described(deploying.LimitsSettings, words.LIMITS),
     "colla.toml health": lambda: described(deploying.HealthSettings, words.HEALTH),
+    "colla.toml python": lambda: described(wheels.PythonSettings, words.PYTHON),
     "API calls": api_calls,
     "API types": api_types,
     "environment calls": lambda: environment_calls(protocol.CALLS),

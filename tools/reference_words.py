@@ -66,6 +66,12 @@ FOLDER = {
     "labels": 'Labels that a computer must have to run it, as `site = "home"`.',
     "limits": "See `[limits]`.",
     "health": "See `[health]`.",
+    "python": "See `[python]`.",
+}
+
+PYTHON = {
+    "versions": "Versions of Python (`3.12`) for which the packages of `requirements.txt` are bundled. Left out: this computer's.",
+    "platforms": "Platforms likewise: `linux-x86_64`, `linux-aarch64`, `darwin-aarch64`, `darwin-x86_64`.",
 }
 
 LIMITS = {

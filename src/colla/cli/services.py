@@ -107,8 +107,12 @@ async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | 
     with out.progress(f"{plan.request.name}: {plan.recognised}; storing its files") as progress:
         before = await _existing(client, plan.request.name)
         # Unpacking an archive takes a while, and nobody else waits for this loop.
-        with staged(plan.path) as folder:
-            stored = await client.put(folder)
+        with staged(
+            plan.path, plan.packages, lambda text: progress.update(f"{plan.request.name}: {text}")
+        ) as ready:
+            if ready.note:
+                out.note(ready.note)
+            stored = await client.put(ready.folder)
         progress.update(f"{plan.request.name}: telling the group")
         held = before.replicas_wanted if before is not None else None
         written = await client.deploy(plan.request_for(stored.object, stored.size_bytes, held))

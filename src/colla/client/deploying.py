@@ -21,6 +21,7 @@ from colla.client.folder_content import NOTHING, Content, read_content
 from colla.client.images import SUFFIXES as IMAGE_SUFFIXES
 from colla.client.staging import MODULE_SUFFIX
 from colla.client.types import DeployRequest
+from colla.client.wheels import PackagesWanted, PythonSettings, packages_wanted
 from colla.model.errors import CollaError
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_kind, check_name
 
@@ -69,6 +70,7 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     limits: LimitsSettings = LimitsSettings()
     health: HealthSettings = HealthSettings()
+    python: PythonSettings = PythonSettings()
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -98,6 +100,8 @@ class DeployPlan(msgspec.Struct, frozen=True):
     replicas_said: bool = False
     """Whether the caller or the folder asks for a number of replicas."""
     warnings: tuple[str, ...] = ()
+    packages: PackagesWanted | None = None
+    """The Python packages that have to travel with it."""
 
     def request_for(
         self, object_id: str, object_bytes: int, replicas_held: int | None = None
@@ -159,7 +163,11 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
         raise CollaError(
             "bad_health", "A service's health is checked in one way.", "Choose one of path, tcp and command."
         )
-    return DeployPlan(path, recognised, request, asked is not None, tuple(_warnings(content, environment)))
+    packages = None
+    if environment == PROCESS and path.is_dir() and not content.brings_modules:
+        packages = packages_wanted(path, content.top, settings.python)
+    warnings = tuple(_warnings(path, content, environment))
+    return DeployPlan(path, recognised, request, asked is not None, warnings, packages)
 
 
 def _recognise_file(
@@ -277,7 +285,7 @@ def _program_ways(path: Path, content: Content) -> Iterator[Way]:
     if "package.json" in content.top:
         line = _node_start(path / "package.json")
         if line:
-            yield Way(_split(line), "package.json")
+            yield Way(_node_command(path, _split(line)), "package.json")
     for name in PYTHON_STARTS:
         if name in content.top:
             yield Way(("python3", "." if name == "__main__.py" else name), name)
@@ -299,15 +307,30 @@ def _procfile_command(path: Path) -> tuple[str, ...]:
 
 def _node_start(path: Path) -> str:
     """The command of `npm start`, or "" when there is none (a front end with a package.json is no program)."""
+    scripts = _node_package(path).get("scripts")
+    start = scripts.get("start") if isinstance(scripts, dict) else None
+    return start if isinstance(start, str) else ""
+
+
+def _node_command(path: Path, command: tuple[str, ...]) -> tuple[str, ...]:
+    """With the file itself where npm would find the command among the bundled packages.
+
+    It lies there as a link to a file that asks for its neighbours; objects have no links, so that the copy would miss them.
+    """
+    link = path / "node_modules" / ".bin" / command[0] if command and "/" not in command[0] else path
+    if not link.is_symlink() or not link.resolve().is_relative_to(path.resolve()):
+        return command
+    return ("node", link.resolve().relative_to(path.resolve()).as_posix(), *command[1:])
+
+
+def _node_package(path: Path) -> dict[str, Any]:
     try:
         package: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CollaError(
             "unreadable", f"{path} cannot be read: {error}.", "Correct it, or give --command."
         ) from None
-    scripts = package.get("scripts") if isinstance(package, dict) else None
-    start = scripts.get("start") if isinstance(scripts, dict) else None
-    return start if isinstance(start, str) else ""
+    return package if isinstance(package, dict) else {}
 
 
 def _not_recognised(path: Path, content: Content, environment: str) -> CollaError:
@@ -338,7 +361,7 @@ def _not_recognised(path: Path, content: Content, environment: str) -> CollaErro
     )
 
 
-def _warnings(content: Content, environment: str) -> Iterator[str]:
+def _warnings(path: Path, content: Content, environment: str) -> Iterator[str]:
     if environment == PROCESS and content.databases:
         names = _some(content.databases)
         yield (
@@ -349,12 +372,8 @@ def _warnings(content: Content, environment: str) -> Iterator[str]:
         yield f"SQLite: {_some(content.databases)}. Everybody who may read the site can fetch it."
     if content.private:
         yield f"{_some(content.private)} will be stored too, and every member can read it. Is that meant?"
-    if environment == PROCESS and "requirements.txt" in content.top and not content.brings_modules:
-        yield (
-            "requirements.txt is not installed by the computers. Put the modules beside the program: "
-            "pip install --target . -r requirements.txt"
-        )
-    if environment == PROCESS and "package.json" in content.top and "node_modules" not in content.top:
+    brings_none = "package.json" in content.top and "node_modules" not in content.top
+    if environment == PROCESS and brings_none and _node_package(path / "package.json").get("dependencies"):
         yield "node_modules is not there, and the computers do not install it: run `npm install` before."
 
 

@@ -25,7 +25,8 @@ from colla.environments.container_runner import CONNECTED, OUT_OF_MEMORY, Runner
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder
 from colla.environments.images import read_image
-from colla.environments.process import ProcessDriver, ProcessReplica
+from colla.environments.process import ProcessDriver
+from colla.environments.process_replica import ProcessReplica
 from colla.environments.protocol import (
     PROTOCOL_VERSION,
     EnvironmentInfo,

@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import signal as signals
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import psutil
 
 import colla
 from colla.environments import bridge, processes, sandbox
@@ -29,29 +28,24 @@ from colla.environments.cgroups import ControlGroups, Group
 from colla.environments.driver import fault
 from colla.environments.folders import LOG_SEGMENT_BYTES_MAX, Place, RuntimeFolder
 from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
-from colla.environments.health import until_answered
-from colla.environments.notes import Notes, read_lines, read_notes
+from colla.environments.notes import read_lines
+from colla.environments.packages import Bundle, PythonPackages
+from colla.environments.process_replica import LAUNCH_ERRORS, Handle, ProcessReplica
 from colla.environments.processes import Identity
 from colla.environments.protocol import (
     PROTOCOL_VERSION,
+    EnvironmentFault,
     EnvironmentInfo,
-    Exit,
     LimitName,
     LogLine,
     PrepareProgress,
-    ReplicaSignal,
     ReplicaSpec,
-    ReplicaStats,
-    StopSignal,
 )
 from colla.environments.sandbox import Bubblewrap
 
-NOTES_POLL_S: Final = 0.005
-"""How often a starting replica's notes are read; nothing is polled once it is ready."""
 INFO_TIMEOUT_S: Final = 10.0
 """How long bubblewrap may take to say which process the bridge became."""
 INFO_BYTES_MAX: Final = 4096
-LAUNCH_ERRORS: Final = "launch.err"
 OPEN_FILES_DEFAULT: Final = 4096
 COMMAND_BYTES_MAX: Final = 64 << 10
 OOM_SCORE: Final = 400
@@ -61,165 +55,6 @@ ENTER: Final = (
     f'if [ -w /proc/self/oom_score_adj ]; then echo {OOM_SCORE} > /proc/self/oom_score_adj; fi; exec "$@"'
 )
 """For /bin/sh: enter the control groups, then become the rest of the chain."""
-
-
-class Handle(msgspec.Struct, frozen=True, kw_only=True):
-    """What finds a replica again: the outer process and the bridge (the same one without a sandbox)."""
-
-    outer: Identity
-    bridge: Identity
-
-
-class ProcessReplica:
-    """One program with its bridge."""
-
-    def __init__(
-        self,
-        spec: ReplicaSpec,
-        place: Place,
-        handle: Handle,
-        group: Group,
-        limits: tuple[LimitName, ...],
-        child: subprocess.Popen[bytes] | None,
-    ) -> None:
-        self.handle = msgspec.json.encode(handle).decode()
-        self.limits_enforced = limits
-        self._spec = spec
-        self._place = place
-        self._processes = handle
-        self._group = group
-        self._child = child
-        """The outer process where it is our own child and has to be waited for; None after a recovery."""
-        self._stop_requested = False
-
-    async def until_listening(self) -> None:
-        """By the bridge's notes. With LISTEN_FDS the listener is there from the start, as systemd has it; where
-        that is only one of the ways (auto), a program that uses it is known by its answering a request."""
-        if self._spec.listen == "fds":
-            await self._until_note(lambda notes: notes.program is not None)
-            return
-        ways = [asyncio.ensure_future(self._until_note(lambda notes: notes.listening is not None))]
-        if self._spec.listen == "auto":
-            ways.append(
-                asyncio.ensure_future(until_answered(self._place.endpoint, self._spec.health.path or "/"))
-            )
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-
-    async def _until_note(self, wanted: Callable[[Notes], bool]) -> None:
-        while not wanted(read_notes(self._place.status)):  # noqa: ASYNC110 - another process writes them
-            await asyncio.sleep(NOTES_POLL_S)
-
-    async def until_exit(self) -> Exit:
-        await processes.until_ended(self._processes.bridge)
-        await self._kill()
-        if self._child is not None:
-            await asyncio.to_thread(self._child.wait)
-        exit = self._describe_exit()
-        await asyncio.to_thread(self._group.remove)
-        return exit
-
-    def _describe_exit(self) -> Exit:
-        notes = read_notes(self._place.status)
-        if self._group.ran_out_of_memory():
-            return Exit(
-                reason="out_of_memory",
-                code=notes.exited,
-                signal=notes.signal,
-                message="It needed more memory than it may have.",
-            )
-        if notes.failed is not None:
-            return Exit(reason="not_started", message=f"It could not be started: {notes.failed}")
-        if self._stop_requested:
-            return Exit(reason="stopped", code=notes.exited, signal=notes.signal)
-        if notes.program is None:
-            return Exit(
-                reason="not_started", message=f"The sandbox could not be made: {self._launch_error()}"
-            )
-        if not notes.ended and self._child is None:
-            return Exit(reason="lost", message="It ended while nobody watched, with its computer perhaps.")
-        if not notes.ended:
-            return Exit(reason="killed", message="Its bridge was killed from outside.")
-        if notes.signal is not None:
-            name = signals.Signals(notes.signal).name
-            return Exit(reason="killed", signal=notes.signal, message=f"It was ended by {name}.")
-        return Exit(reason="exited", code=notes.exited, message=f"It ended with code {notes.exited}.")
-
-    def _launch_error(self) -> str:
-        try:
-            return (self._place.path / LAUNCH_ERRORS).read_text(errors="replace").strip()[
-                -500:
-            ] or "no reason given"
-        except OSError:
-            return "no reason given"
-
-    async def stop(self, signal: StopSignal, grace_s: float) -> None:
-        self._stop_requested = True
-        bridge_process = self._processes.bridge
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                # Before that note the bridge would not pass the signal on.
-                ready = asyncio.ensure_future(self._until_note(lambda notes: notes.program is not None))
-                ended = asyncio.ensure_future(processes.until_ended(bridge_process))
-                try:
-                    await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
-                    if bridge_process.lives():
-                        with suppress(ProcessLookupError):
-                            os.kill(bridge_process.pid, signals.Signals[signal])
-                    await ended
-                finally:
-                    ready.cancel()
-                    ended.cancel()
-        await self._kill()
-
-    async def _kill(self) -> None:
-        """Whatever is left of it. In a sandbox everything ends with the bridge, its first process."""
-        await asyncio.to_thread(self._kill_now)
-
-    def _kill_now(self) -> None:
-        contained = self._processes.outer != self._processes.bridge
-        if contained:
-            processes.kill(self._processes.bridge)
-        else:
-            processes.kill_tree(self._processes.bridge)
-        self._group.kill()
-        if contained:
-            processes.kill_tree(self._processes.outer)
-
-    async def signal(self, signal: ReplicaSignal) -> None:
-        """The bridge passes it on."""
-        if self._processes.bridge.lives():
-            with suppress(ProcessLookupError):
-                os.kill(self._processes.bridge.pid, signals.Signals[signal])
-
-    def check_problem(self) -> str:
-        """As the bridge noted it, which runs the command."""
-        found = read_notes(self._place.status).check
-        return "the command that checks it has not ended yet" if found is None else found
-
-    def why_not_listening(self) -> str:
-        notes = read_notes(self._place.status)
-        if notes.program is None:
-            return "it did not even start"
-        return f"nothing listens on $PORT ({notes.port}), on $COLLA_SOCKET or answers on LISTEN_FDS"
-
-    def stats(self) -> ReplicaStats:
-        cpu, memory = self._group.usage()
-        below = processes.tree(self._processes.outer)
-        if cpu is None or memory is None:
-            seconds, resident = 0.0, 0
-            for process in below:
-                with suppress(psutil.Error):
-                    times = process.cpu_times()
-                    seconds += times.user + times.system
-                    resident += process.memory_info().rss
-            cpu, memory = (seconds if cpu is None else cpu), (resident if memory is None else memory)
-        return ReplicaStats(
-            replica=self._spec.replica, cpu_seconds=cpu, memory_bytes=memory, processes=len(below)
-        )
 
 
 class ProcessDriver:
@@ -232,6 +67,7 @@ class ProcessDriver:
         if self._bubblewrap is None and isolation == "bubblewrap":
             raise fault("no_sandbox", f"There is no sandbox: {found}.", "Install bubblewrap.")
         self._groups = ControlGroups.find()
+        self._packages = PythonPackages(folder, self._bubblewrap)
         self.info = EnvironmentInfo(
             protocol_versions=(PROTOCOL_VERSION,),
             kind="process",
@@ -272,8 +108,20 @@ class ProcessDriver:
                 "Install bubblewrap, or allow programs without a sandbox.",
             )
 
-    def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:
-        return count_artifact(artifact)
+    async def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:
+        last = PrepareProgress(done=True)
+        async for last in count_artifact(artifact):
+            if not last.done:
+                yield last
+        bundle = self._packages.bundle(check_artifact(artifact))
+        if bundle is not None:
+            if not self._packages.made(bundle):
+                yield PrepareProgress(doing=f"installing {len(bundle.wheels)} Python packages")
+            await self._packages.make(bundle)
+        yield last
+
+    async def close(self) -> None:
+        """Nothing runs beside the replicas."""
 
     def logs(self, place: Place, after: int) -> list[LogLine]:
         return read_lines(place.logs, after)
@@ -284,9 +132,20 @@ class ProcessDriver:
             found = msgspec.json.decode(handle, type=Handle)
         except msgspec.DecodeError:
             return None
-        return ProcessReplica(
-            spec, place, found, self._groups.existing(_group_name(spec.replica)), self._limits(spec), None
-        )
+        with suppress(EnvironmentFault):  # Files that are gone are no reason to lose what runs.
+            self._hold(spec)
+        group, release = self._groups.existing(_group_name(spec.replica)), self._releaser(spec)
+        return ProcessReplica(spec, place, found, group, self._limits(spec), None, release)
+
+    def _hold(self, spec: ReplicaSpec) -> Bundle | None:
+        """The packages that the replica needs; they stay until it has ended. Raises `EnvironmentFault`."""
+        bundle = self._packages.bundle(check_artifact(spec.artifact))
+        if bundle is not None:
+            self._packages.hold(spec.replica, bundle)
+        return bundle
+
+    def _releaser(self, spec: ReplicaSpec) -> Callable[[], None]:
+        return partial(self._packages.release, spec.replica)
 
     async def abandon(self, place: Place) -> None:
         """The bridge carries the replica's id in its command line, so that it is found without any record."""
@@ -304,29 +163,43 @@ class ProcessDriver:
         return tuple(name for name in self.info.limits_enforced if getattr(spec.limits, name) is not None)
 
     async def launch(self, spec: ReplicaSpec, place: Place) -> ProcessReplica:
+        release = self._releaser(spec)
+        try:
+            return await self._launch(spec, place, release)
+        except BaseException:
+            release()
+            raise
+
+    async def _launch(self, spec: ReplicaSpec, place: Place, release: Callable[[], None]) -> ProcessReplica:
+        bundle = self._hold(spec)
+        packages = await self._packages.make(bundle) if bundle is not None else None
         try:
             group = self._groups.create(_group_name(spec.replica), spec.limits)
         except OSError as error:
             message = f"The limits of {spec.service} could not be set: {error}."
             raise fault("limits_failed", message, retryable=True) from error
         try:
-            child, bridge_pid = await asyncio.to_thread(self._spawn, spec, place, group)
+            child, bridge_pid = await asyncio.to_thread(self._spawn, spec, place, group, packages)
         except OSError as error:
             await asyncio.to_thread(group.remove)
             raise fault(
                 "launch_failed", f"{spec.service} could not be launched: {error}.", retryable=True
             ) from error
         handle = Handle(outer=_identity(child.pid), bridge=_identity(bridge_pid))
-        return ProcessReplica(spec, place, handle, group, self._limits(spec), child)
+        return ProcessReplica(spec, place, handle, group, self._limits(spec), child, release)
 
-    def _spawn(self, spec: ReplicaSpec, place: Place, group: Group) -> tuple[subprocess.Popen[bytes], int]:
+    def _spawn(
+        self, spec: ReplicaSpec, place: Place, group: Group, packages: Path | None
+    ) -> tuple[subprocess.Popen[bytes], int]:
         """Start the chain; its outer process and the bridge's process id. Raises `OSError`."""
         with ExitStack() as held:
             listener = held.enter_context(place.listen())
             status, *logs = (_open_fresh(held, path) for path in (place.status, *place.logs))
             config = held.enter_context(tempfile.TemporaryFile(dir=place.path))
             config.write(
-                msgspec.json.encode(self._bridge_config(spec, place, listener.fileno(), status, logs))
+                msgspec.json.encode(
+                    self._bridge_config(spec, place, listener.fileno(), status, logs, packages)
+                )
             )
             config.seek(0)
             inherited = [listener.fileno(), status, *logs, config.fileno()]
@@ -345,7 +218,7 @@ class ProcessDriver:
                 artifact = check_artifact(spec.artifact)
                 door = Path(spec.group.socket).parent if spec.group is not None else None
                 command = self._bubblewrap.bridge_command(
-                    artifact, place.scratch, write.fileno(), system_calls, door
+                    artifact, place.scratch, write.fileno(), system_calls, door, packages
                 )
             errors = _open_fresh(held, place.path / LAUNCH_ERRORS)
             child = subprocess.Popen(
@@ -370,7 +243,13 @@ class ProcessDriver:
                 raise OSError(reason or "bubblewrap said nothing") from None
 
     def _bridge_config(
-        self, spec: ReplicaSpec, place: Place, listener: int, status: int, logs: list[int]
+        self,
+        spec: ReplicaSpec,
+        place: Place,
+        listener: int,
+        status: int,
+        logs: list[int],
+        packages: Path | None,
     ) -> dict[str, object]:
         contained = self._bubblewrap is not None
         search, home, tmp = sandbox.search_path(), f"{sandbox.SCRATCH}/home", "/tmp"
@@ -379,7 +258,11 @@ class ProcessDriver:
             search = f"{search}:{os.environ.get('PATH', '')}"
             home, tmp = str(place.scratch / "home"), str(place.scratch / "tmp")
             app_socket, folder = str(place.app_socket), str(check_artifact(spec.artifact))
-        env = {
+        brought = {}
+        if packages is not None:
+            seen = sandbox.PACKAGES if contained else str(packages)
+            search, brought = f"{seen}/bin:{search}", {"VIRTUAL_ENV": seen}
+        env = brought | {
             "PATH": search,
             "HOME": home,
             "TMPDIR": tmp,

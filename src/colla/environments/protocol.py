@@ -205,6 +205,8 @@ class PrepareProgress(Wire, frozen=True, kw_only=True):
     files: int = 0
     size_bytes: int = 0
     problem: Problem | None = None
+    doing: str = ""
+    """What takes its time, in words; empty where the numbers say it."""
 
 
 class StopRequest(Wire, frozen=True, kw_only=True):

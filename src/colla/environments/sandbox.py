@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,9 @@ BRIDGE: Final = "/run/colla/bridge.py"
 GROUP: Final = "/run/colla-group"
 """The folder with the socket of the group's door."""
 APP_SOCKET: Final = "/scratch/tmp/app.sock"
+PACKAGES: Final = "/env"
+"""The Python packages that a service brought, installed."""
+INSTALLER: Final = "/run/colla/uv"
 PORT: Final = 8080
 """Each replica has a network of its own, so that all of them have the same port."""
 PROBE_TIMEOUT_S: Final = 10
@@ -123,8 +127,16 @@ class Bubblewrap:
             return f"bubblewrap does not work here: {tried.stderr.strip()[-300:]}"
         return found
 
-    def arguments(self, artifact: Path, scratch: Path, door: Path | None = None) -> list[str]:
+    def arguments(
+        self,
+        artifact: Path,
+        scratch: Path,
+        door: Path | None = None,
+        more: Sequence[tuple[str, Path, str]] = (),
+    ) -> list[str]:
         """The command up to the program to run inside. Paths are this computer's; `door` holds the group's socket.
+
+        `more` are further mounts: bubblewrap's option, what is shown, and where.
 
         The folder is shown, not the socket: the agent makes a new one at each of its starts.
         """
@@ -150,6 +162,8 @@ class Bubblewrap:
         command += ["--ro-bind", str(Path(bridge.__file__).resolve()), BRIDGE]
         if door is not None and door.is_dir():
             command += ["--ro-bind", str(door), GROUP]
+        for option, path, shown_as in more:
+            command += [option, str(path), shown_as]
         command += ["--remount-ro", "/run"]
         command += ["--ro-bind", str(artifact), APP, "--bind", str(scratch), SCRATCH]
         if (scratch / "tmp").is_dir():
@@ -157,14 +171,26 @@ class Bubblewrap:
         return [*command, "--remount-ro", "/"]
 
     def bridge_command(
-        self, artifact: Path, scratch: Path, info_fd: int, filter_fd: int | None, door: Path | None = None
+        self,
+        artifact: Path,
+        scratch: Path,
+        info_fd: int,
+        filter_fd: int | None,
+        door: Path | None = None,
+        packages: Path | None = None,
     ) -> list[str]:
         """The command up to the arguments of the bridge."""
-        command = self.arguments(artifact, scratch, door)
+        more = [("--ro-bind", packages, PACKAGES)] if packages is not None else []
+        command = self.arguments(artifact, scratch, door, more)
         command += ["--info-fd", str(info_fd)]
         if filter_fd is not None:
             command += ["--seccomp", str(filter_fd)]
         return [*command, str(interpreter()), "-I", "-S", "-B", BRIDGE]
+
+    def installer(self, artifact: Path, place: Path, packages: Path, program: Path) -> list[str]:
+        """The command up to the arguments of `program`, which may write into `packages` and below `place`."""
+        more = [("--bind", packages, PACKAGES), ("--ro-bind", program, INSTALLER)]
+        return self.arguments(artifact, place, None, more)
 
 
 def open_filter() -> int | None:

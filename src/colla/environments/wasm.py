@@ -19,7 +19,8 @@ import colla
 from colla.environments.artifacts import check_artifact, count_artifact
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder, private_folder
-from colla.environments.process import ProcessDriver, ProcessReplica
+from colla.environments.process import ProcessDriver
+from colla.environments.process_replica import ProcessReplica
 from colla.environments.protocol import (
     PROTOCOL_VERSION,
     EnvironmentInfo,

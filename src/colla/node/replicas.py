@@ -74,6 +74,8 @@ class Progress:
 
     def told(self, line: protocol.PrepareProgress) -> None:
         """One line of progress came."""
+        if line.doing:
+            log.info("preparing %s: %s", self._service, line.doing)
         if time.monotonic() - self._told_s > PROGRESS_EVERY_S:
             self._told_s = time.monotonic()
             log.info("preparing %s: %d files, %d bytes so far", self._service, line.files, line.size_bytes)

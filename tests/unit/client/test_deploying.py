@@ -205,12 +205,13 @@ def test_a_folder_with_a_module(tmp_path: Path) -> None:
 
 def test_a_module_is_staged_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "app.wasm").write_bytes(b"module")
-    with staged(tmp_path / "app.wasm") as folder:
+    with staged(tmp_path / "app.wasm") as ready:
+        folder = ready.folder
         assert [path.name for path in folder.iterdir()] == ["app.wasm"]
         assert (folder / "app.wasm").read_bytes() == b"module"
     assert not folder.exists()
     with staged(tmp_path) as same:
-        assert same == tmp_path
+        assert same.folder == tmp_path and not same.note
 
 
 def test_a_built_site_is_pointed_at(tmp_path: Path) -> None:
@@ -247,11 +248,42 @@ def test_databases_that_would_be_lost_are_told(tmp_path: Path) -> None:
     assert any(".env" in text for text in warnings)
 
 
-def test_modules_that_nobody_installs_are_told(tmp_path: Path) -> None:
+def test_packages_that_are_named_and_not_there_have_to_travel(tmp_path: Path) -> None:
     folder = fill(tmp_path, "app.py", "requirements.txt")
-    assert "requirements.txt" in plan_deploy(folder, Said(name="x")).warnings[0]
+    (folder / "requirements.txt").write_text("# none\n")
+    assert plan_deploy(folder, Said(name="x")).packages is None
+    (folder / "requirements.txt").write_text("flask  # for the pages\n")
+    wanted = plan_deploy(folder, Said(name="x")).packages
+    assert wanted is not None and wanted.source == "requirements.txt" and len(wanted.targets) == 1
+    assert plan_deploy(folder, Said(name="x", environment="static")).packages is None
+    (folder / "colla.toml").write_text(
+        '[python]\nversions = ["3.12", "3.13"]\nplatforms = ["linux-x86_64", "linux-aarch64"]\n'
+    )
+    (folder / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\ndependencies = ["flask"]\n')
+    wanted = plan_deploy(folder, Said(name="x")).packages
+    assert wanted is not None and wanted.source == "requirements.txt"
+    assert [str(target) for target in wanted.targets][1] == "Python 3.12 on linux-aarch64"
+    (folder / "requirements.txt").unlink()
+    wanted = plan_deploy(folder, Said(name="x")).packages
+    assert wanted is not None and wanted.source == "pyproject.toml" and len(wanted.targets) == 4
+    (folder / "colla.toml").write_text('[python]\nplatforms = ["toaster"]\n')
+    assert code_of(folder, Said(name="x")) == "bad_colla_toml"
+    (folder / "colla.toml").unlink()
     fill(folder, "flask-3.dist-info/METADATA")
-    assert not plan_deploy(folder, Said(name="x")).warnings
+    assert plan_deploy(folder, Said(name="x")).packages is None
+
+
+def test_node_modules_that_nobody_installs_are_told(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text(
+        '{"scripts": {"start": "serve-it --fast"}, "dependencies": {"a": "1"}}'
+    )
+    plan = plan_deploy(tmp_path, Said(name="x"))
+    assert "node_modules" in plan.warnings[0] and plan.request.command == ("serve-it", "--fast")
+    fill(tmp_path, "node_modules/a/bin/serve.js")
+    (tmp_path / "node_modules" / ".bin").mkdir()
+    (tmp_path / "node_modules" / ".bin" / "serve-it").symlink_to("../a/bin/serve.js")
+    plan = plan_deploy(tmp_path, Said(name="x"))
+    assert not plan.warnings and plan.request.command == ("node", "node_modules/a/bin/serve.js", "--fast")
 
 
 def test_health_is_checked_in_one_way(tmp_path: Path) -> None:
