@@ -1,4 +1,7 @@
-"""Container images for tests, made without any registry or engine: busybox and a few files, as `docker save` writes them."""
+"""Container images for tests, made without any registry or engine: busybox and a few files, as `docker save` writes them.
+
+And Podman with its storage in a folder of the test's own, so that nothing of it meets what else runs on the computer.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,20 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+STORAGE_CONF = """
+[storage]
+driver = "vfs"
+graphroot = "{folder}/graph"
+runroot = "{folder}/run"
+"""
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
     "sh",
@@ -37,6 +54,18 @@ def problem() -> str:
     if shutil.which("podman") is None:
         return "podman is not installed"
     return "" if BUSYBOX.exists() else "busybox-static is not installed"
+
+
+def podman_settings(folder: Path) -> dict[str, str]:
+    """Variables for whoever starts Podman, after whose settings everything of it stays in this folder."""
+    folder.mkdir(exist_ok=True)
+    settings = {"containers.conf": CONTAINERS_CONF, "storage.conf": STORAGE_CONF.format(folder=folder)}
+    for name, text in settings.items():
+        (folder / name).write_text(text)
+    return {
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+    }
 
 
 def layer(files: dict[str, bytes]) -> bytes:

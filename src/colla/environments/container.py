@@ -20,7 +20,7 @@ import msgspec
 
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
-from colla.environments.container_engine import Engine, find_engine
+from colla.environments.container_engine import Engine, end_service, find_engine
 from colla.environments.container_runner import CONNECTED, OUT_OF_MEMORY, RunnerConfig
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder
@@ -139,7 +139,7 @@ class ContainerDriver:
             raise fault("not_supported", "The container environment runs on Linux only so far.")
         self._processes = ProcessDriver(instance, folder, "none")
         self._folder = folder
-        self._engine = find_engine(folder.path)
+        self._engine = find_engine(folder)
         self._loading = asyncio.Lock()
         self.info = EnvironmentInfo(
             protocol_versions=(PROTOCOL_VERSION,),
@@ -215,6 +215,10 @@ class ContainerDriver:
         await self._processes.abandon(place)
         with suppress(OSError):
             await asyncio.to_thread(self._engine.remove, place.path.name)
+
+    async def close(self) -> None:
+        """The process that served the engine's API for us ends too; an engine of the owner's goes on."""
+        await asyncio.to_thread(end_service, self._folder)
 
     def logs(self, place: Place, after: int) -> list[LogLine]:
         return self._processes.logs(place, after)

@@ -17,8 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from colla.environments.driver import fault
+from colla.environments.folders import RuntimeFolder, write_whole
 from colla.environments.images import Image
+from colla.environments.processes import Identity, kill
 from colla.environments.protocol import LimitName, Limits
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ LABEL: Final = "org.colla.replica"
 API_TIMEOUT_S: Final = 120
 SERVICE_START_S: Final = 10.0
 SOCKET_NAME: Final = "podman.sock"
+SERVICE_NAME: Final = "podman.json"
+"""In the runtime folder: which process serves the API for us."""
 TEMPORARY_BYTES_MAX: Final = 64 << 20
 """What a container may write to /tmp; it counts as its memory."""
 OPEN_FILES_DEFAULT: Final = 4096
@@ -133,7 +139,7 @@ def _text(error: Exception) -> str:
     return " ".join(str(getattr(error, "explanation", "") or error).split())[:300].rstrip(".")
 
 
-def find_engine(runtime: Path) -> Engine:
+def find_engine(runtime: RuntimeFolder) -> Engine:
     """The engine of whoever runs this program: `DOCKER_HOST`, a running Podman or Docker, or Podman's own program.
 
     Raises `EnvironmentFault` that says what to install.
@@ -150,29 +156,31 @@ def find_engine(runtime: Path) -> Engine:
     raise fault("no_engine", f"There is no container engine here{what}.", "Install Podman or Docker.")
 
 
-def _known_urls(runtime: Path) -> list[str]:
+def _known_urls(runtime: RuntimeFolder) -> list[str]:
     if said := os.environ.get("DOCKER_HOST"):
         return [said]
     own = os.environ.get("XDG_RUNTIME_DIR", "")
-    paths = [runtime / SOCKET_NAME, Path(own) / "podman" / SOCKET_NAME if own else None]
+    paths = [runtime.sockets / SOCKET_NAME, Path(own) / "podman" / SOCKET_NAME if own else None]
     paths += [Path("/run/podman") / SOCKET_NAME if os.getuid() == 0 else None, Path("/var/run/docker.sock")]
     return [f"unix://{path}" for path in paths if path is not None and path.exists()]
 
 
-def _serve_podman(runtime: Path) -> str:
+def _serve_podman(runtime: RuntimeFolder) -> str:
     """Start Podman's API in a session of its own; containers and whoever watches them need it when we are gone."""
-    path = runtime / SOCKET_NAME
+    # Among the sockets, since the runtime folder itself may be deeper than a socket's path can be long.
+    path, log_path = runtime.sockets / SOCKET_NAME, runtime.path / "podman.log"
     path.unlink(missing_ok=True)
     url = f"unix://{path}"
-    with (runtime / "podman.log").open("ab") as log:
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             ["podman", "system", "service", "--time", "0", url],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=runtime,
+            cwd=runtime.path,
             start_new_session=True,
         )
+    write_whole(runtime.path / SERVICE_NAME, msgspec.json.encode(Identity.of(process.pid)))
     deadline = time.monotonic() + SERVICE_START_S
     while time.monotonic() < deadline and process.poll() is None:
         if path.exists():
@@ -182,8 +190,18 @@ def _serve_podman(runtime: Path) -> str:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    said = (runtime / "podman.log").read_text(errors="replace").strip().splitlines()
+    said = log_path.read_text(errors="replace").strip().splitlines()
     raise fault("no_engine", f"Podman does not serve its API: {said[-1] if said else 'it said nothing'}.")
+
+
+def end_service(runtime: RuntimeFolder) -> None:
+    """End the process that serves Podman's API for this runtime folder, if there is one: nobody needs it any more."""
+    note = runtime.path / SERVICE_NAME
+    with suppress(OSError, msgspec.DecodeError):
+        # Killed: when it is asked to end, it first waits for connections that others keep open.
+        kill(msgspec.json.decode(note.read_bytes(), type=Identity))
+    note.unlink(missing_ok=True)
+    (runtime.sockets / SOCKET_NAME).unlink(missing_ok=True)
 
 
 def _within(wanted: int, limit: int) -> int:

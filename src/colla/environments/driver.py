@@ -78,6 +78,9 @@ class Driver(Protocol):
     async def abandon(self, place: Place) -> None:
         """Kill whatever an earlier program launched there, if anything."""
 
+    async def close(self) -> None:
+        """Nothing runs any more and nothing will: end what ran beside the replicas, if anything."""
+
     def logs(self, place: Place, after: int) -> list[LogLine]:
         """Its lines with a number above `after` that are still kept, in order."""
 

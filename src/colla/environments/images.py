@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import posixpath
 import re
 import tarfile
 from pathlib import Path
@@ -17,13 +18,21 @@ from typing import IO, Final
 import msgspec
 
 from colla.environments.driver import fault
+from colla.environments.layers import BadLayer, measure
 
 MANIFEST: Final = "manifest.json"
 MANIFEST_BYTES_MAX: Final = 1 << 20
 CONFIG_BYTES_MAX: Final = 1 << 20
 LAYERS_MAX: Final = 128
+UNPACKED_BYTES_MAX: Final = 16 << 30
+"""Of all layers of an image together, in the engine's storage."""
+ENTRIES_MAX: Final = 1_000_000
+"""Files of an image; each takes an inode of the disk."""
+VOLUMES_MAX: Final = 16
 BLOCK_BYTES: Final = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_VOLUME = re.compile(r"(/[\w@+-][\w.@+-]{0,127}){1,16}/?")
+"""No part that begins with a dot, nor what separates options of mounts."""
 PORT_DEFAULT: Final = 8080
 
 
@@ -37,6 +46,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, rename="pascal"):
 class _Settings(msgspec.Struct, frozen=True, rename="pascal"):
     exposed_ports: dict[str, object] | None = None
     volumes: dict[str, object] | None = None
+    working_dir: str = ""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -64,14 +74,28 @@ class Image(msgspec.Struct, frozen=True):
     def write_archive(self, file: IO[bytes]) -> None:
         """The archive that engines load, without any name. Raises `EnvironmentFault` when a file is not what it should be."""
         entry = {"Config": self.files[0], "RepoTags": None, "Layers": list(self.files[1:])}
+        for name in dict.fromkeys(self.files):
+            self._check(name)
+        self._measure()
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
             _add(archive, MANIFEST, msgspec.json.encode([entry]))
             for name in dict.fromkeys(self.files):
-                self._check(name)
                 with (self.folder / name).open("rb") as content:
                     about = tarfile.TarInfo(name)
                     about.size = (self.folder / name).stat().st_size
                     archive.addfile(about, content)
+
+    def _measure(self) -> None:
+        size_bytes = entries = 0
+        for name in self.files[1:]:
+            try:
+                found = measure(self.folder / name, UNPACKED_BYTES_MAX - size_bytes, ENTRIES_MAX - entries)
+            except BadLayer as why:
+                text = f"A layer of the image cannot be given to the engine: {why}."
+                raise fault(
+                    "layer_refused", text, "Save the image anew with `docker save` or `podman save`."
+                ) from None
+            size_bytes, entries = size_bytes + found.size_bytes, entries + found.entries
 
     def _check(self, name: str) -> None:
         hasher = hashlib.sha256()
@@ -108,6 +132,7 @@ def read_image(folder: Path) -> Image:
     if config.os not in ("", "linux"):
         raise fault("image_not_linux", f"The image is for {config.os}, and only Linux images can be run.")
     settings = config.config or _Settings()
+    _check_settings(settings)
     ports = [int(port.partition("/")[0]) for port in settings.exposed_ports or {} if _is_tcp(port)]
     return Image(
         folder=folder,
@@ -117,6 +142,17 @@ def read_image(folder: Path) -> Image:
         ports=tuple(sorted(ports)),
         volumes=tuple(sorted(settings.volumes or {})),
     )
+
+
+def _check_settings(settings: _Settings) -> None:
+    """Refuse what only makes sense to break out with; engines of today refuse most of it too. Raises `EnvironmentFault`."""
+    # runc before 1.1.12 entered /proc/self/fd/N as working folder, which led out of the container (CVE-2024-21626).
+    folder = posixpath.normpath(posixpath.join("/", settings.working_dir)).lstrip("/")
+    if folder.split("/", 1)[0] in ("proc", "sys", "dev"):
+        raise fault("image_malformed", f"The image wants to work in {settings.working_dir[:100]!r}.")
+    volumes = settings.volumes or {}
+    if len(volumes) > VOLUMES_MAX or not all(_VOLUME.fullmatch(path) for path in volumes):
+        raise fault("image_malformed", f"The image may name {VOLUMES_MAX} volumes, by whole plain paths.")
 
 
 def _is_tcp(port: str) -> bool:

@@ -169,6 +169,7 @@ class Program:
                 await replica.stop(request.signal, request.grace_s)
 
         await asyncio.gather(*(stop(replica) for replica in self._replicas.values()))
+        await self._driver.close()
         self.over.set()
 
     async def detach(self) -> None:

@@ -8,6 +8,7 @@ names) for every path that names no file, as applications want that do their rou
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -36,6 +37,11 @@ from colla.environments.site import CHUNK_BYTES, Found, Page, Range, Site, accep
 FALLBACK_VARIABLE: Final = "FALLBACK"
 FALLBACK_PAGE: Final = "200.html"
 MISSING_PAGE: Final = "404.html"
+CONNECTIONS_MAX: Final = 512
+"""Of one replica, so that no site takes away the connections of the others; a head that is not whole may keep a megabyte."""
+OPEN_FILES_MAX: Final = 65_536
+SILENT_S_MAX: Final = 60.0
+"""A connection on which no whole request comes for so long is closed; gateways let go of theirs sooner."""
 ENCODING_HEADERS_MAX: Final = 64
 """Different texts of Accept-Encoding that are remembered; browsers send one each."""
 
@@ -53,6 +59,22 @@ def not_modified(request: web.BaseRequest, tag: str, mtime_s: int) -> bool:
     return False
 
 
+class Refusing(asyncio.Protocol):
+    """Closes the connection: a client that is turned away at once asks another replica."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def raise_open_files() -> None:
+    """Let this program open as many files as it may; one program serves all sites."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class StaticReplica:
     """One site on one Unix socket. Ends only when it is stopped."""
 
@@ -63,14 +85,17 @@ class StaticReplica:
         self._place = place
         self._site = Site(root)
         self._encodings: dict[str, frozenset[str]] = {}
-        self._server = web.Server(self._answer, access_log=None)
+        self._server = web.Server(self._answer, access_log=None, keepalive_timeout=SILENT_S_MAX)
         self._listener: asyncio.Server | None = None
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
         """Begin to serve. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(self._server, sock=self._place.listen())
+        self._listener = await loop.create_unix_server(self._connection, sock=self._place.listen())
+
+    def _connection(self) -> asyncio.Protocol:
+        return self._server() if len(self._server.connections) < CONNECTIONS_MAX else Refusing()
 
     async def until_listening(self) -> None:
         """It listens from the start."""
@@ -183,6 +208,7 @@ class StaticDriver:
     """Serves folders; see `Driver`."""
 
     def __init__(self, instance: str) -> None:
+        raise_open_files()
         self.info = EnvironmentInfo(
             protocol_versions=(PROTOCOL_VERSION,),
             kind="static",
@@ -225,6 +251,9 @@ class StaticDriver:
 
     async def abandon(self, place: Place) -> None:
         """Nothing outlives the program."""
+
+    async def close(self) -> None:
+        """Nothing runs beside the replicas."""
 
     def logs(self, place: Place, after: int) -> list[LogLine]:
         """Nothing is executed, so that nothing is written."""

@@ -118,6 +118,9 @@ class WasmDriver:
     async def abandon(self, place: Place) -> None:
         await self._processes.abandon(place)
 
+    async def close(self) -> None:
+        """Nothing runs beside the replicas."""
+
     def logs(self, place: Place, after: int) -> list[LogLine]:
         return self._processes.logs(place, after)
 

@@ -39,6 +39,9 @@ EPOCH_S: Final = 0.05
 INSTANCE_BYTES_LEAST: Final = 32 << 20
 """No more instances run at once than have this much each (unless the replica has less in all)."""
 INSTANCES_AT_ONCE_MAX: Final = 8
+TABLES_MAX: Final = 8
+TABLE_ELEMENTS_MAX: Final = 1 << 20
+"""Of all tables of an instance; 8 bytes each, which its memory does not count."""
 WAITING_MAX: Final = 256
 """Requests that wait for an instance; more are told to come back."""
 PROCESSES_MAX: Final = 4
@@ -105,7 +108,13 @@ class Instances:
                 os.write(files[0], body)
                 os.lseek(files[0], 0, os.SEEK_SET)
             store.set_wasi(self._wasi(env, files))
-            store.set_limits(memory_size=self._memory_bytes, instances=1, memories=1, tables=8)
+            store.set_limits(
+                memory_size=self._memory_bytes,
+                table_elements=TABLE_ELEMENTS_MAX // TABLES_MAX,
+                instances=1,
+                memories=1,
+                tables=TABLES_MAX,
+            )
             store.set_epoch_deadline(int(self._config.request_s / EPOCH_S))
             problem = self._run(store)
             said = os.pread(files[2], SAID_BYTES_MAX, 0)

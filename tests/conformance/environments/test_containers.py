@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import oci
-import psutil
 import pytest
 
 from colla.environments.folders import Place, Record, RuntimeFolder
@@ -20,20 +18,6 @@ from colla.environments.protocol import EnvironmentFault, HealthCheck, Limits, R
 
 pytestmark = pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works")
 
-CONTAINERS_CONF = """
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
-STORAGE_CONF = """
-[storage]
-driver = "vfs"
-graphroot = "{folder}/graph"
-runroot = "{folder}/run"
-"""
 SITE = ["/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/www"]
 
 
@@ -70,25 +54,16 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Podman's storage in a folder of the test's own. Ends the service that serves its API, by its process id."""
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Podman's storage in a folder of the test's own. Ends the process that serves its API."""
     folder = tmp_path_factory.mktemp("podman")
-    (folder / "containers.conf").write_text(CONTAINERS_CONF)
-    (folder / "storage.conf").write_text(STORAGE_CONF.format(folder=folder))
-    settings = {
-        "CONTAINERS_CONF": str(folder / "containers.conf"),
-        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    yield folder
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if command[:3] == ["podman", "system", "service"] and str(folder) in command[-1]:
-            process.terminate()
-            process.wait(10)
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, text in oci.podman_settings(folder).items():
+            patch.setenv(name, text)
+        yield folder
+        from colla.environments.container_engine import end_service
+
+        end_service(RuntimeFolder(folder / "runtime"))
 
 
 @pytest.fixture

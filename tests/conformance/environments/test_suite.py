@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import oci
 import pytest
 import pytest_asyncio
 
@@ -21,9 +22,16 @@ PROGRAMS = {
     "process-bubblewrap": (*OURS, "process", "--isolation", "bubblewrap"),
     "process-none": (*OURS, "process", "--isolation", "none"),
     "wasm": (*OURS, "wasm"),
+    "container": (*OURS, "container"),
     "node": ("node", str(EXAMPLE / "environment.mjs")),
 }
-SAMPLES = {"node": lambda base: Sample(EXAMPLE / "hello"), "wasm": lambda base: wasm_sample(base)}
+SAMPLES = {
+    "node": lambda base: Sample(EXAMPLE / "hello"),
+    "wasm": lambda base: wasm_sample(base),
+    "container": lambda base: container_sample(base),
+}
+# About a second and a half of processor time for every container: two minutes in all.
+SLOW = {"container": pytest.mark.slow}
 # Answers with its variables, or with 404 when they say "nothing" anywhere (the path that the suite asks for).
 WAT = """
 (module
@@ -70,20 +78,35 @@ def wasm_sample(base: Path) -> Sample:
     return Sample(folder)
 
 
+def container_sample(base: Path) -> Sample:
+    # Ends by SIGTERM, which the first process of a container does only when it says so.
+    script = "trap 'exit 0' TERM; /bin/busybox httpd -f -p 127.0.0.1:8080 -h /www & wait"
+    image = oci.image(["/bin/sh", "-c", script], {"www/index.html": b"here"})
+    return Sample(oci.write_folder(base.parent / f"{base.name}-sample", image))
+
+
 def subject_of(kind: str, base: Path) -> Subject:
     sample = SAMPLES[kind](base) if kind in SAMPLES else None
     return Subject(PROGRAMS[kind], base, sample)
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
-def program(request: pytest.FixtureRequest, bubblewrap: str) -> str:
+@pytest.fixture(scope="module", params=[pytest.param(kind, marks=SLOW.get(kind, ())) for kind in PROGRAMS])
+def program(
+    request: pytest.FixtureRequest, bubblewrap: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     if request.param == "process-bubblewrap" and bubblewrap:
         pytest.skip(bubblewrap)
     if request.param == "wasm":
         pytest.importorskip("wasmtime", reason="wasmtime is not installed")
     if request.param == "node" and (problem := node_problem()):
         pytest.skip(problem)
-    return str(request.param)
+    if request.param == "container" and (problem := oci.problem()):
+        pytest.skip(problem)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "container":
+            for name, text in oci.podman_settings(tmp_path_factory.mktemp("podman")).items():
+                patch.setenv(name, text)
+        yield str(request.param)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

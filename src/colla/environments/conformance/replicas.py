@@ -15,6 +15,7 @@ from colla.environments.protocol import (
     HealthCheck,
     Limits,
     ReplicaExited,
+    ReplicaReady,
     ReplicaStarted,
     UnixEndpoint,
 )
@@ -22,6 +23,8 @@ from colla.model.ids import ReplicaId
 
 CHECKS = Checks()
 NOWHERE = "/for/the/check/nothing"
+START_TIMES = 3.0
+"""A start period of so many usual starts is enough to answer at least once."""
 
 
 @CHECKS.declare("prepare")
@@ -159,7 +162,12 @@ async def wait(subject: Subject) -> None:
 @CHECKS.declare()
 async def start_period(subject: Subject) -> None:
     """A replica whose health check does not succeed within its start period ends with `never_listened`."""
-    spec = subject.spec(health=HealthCheck(path=NOWHERE, start_period_s=1.5, timeout_s=0.5))
+    usual = subject.spec()
+    await subject.client.start(usual)
+    usual_s = (await subject.event(usual.replica, ReplicaReady)).start_to_ready_s
+    await subject.client.delete(usual.replica_id)
+    period_s = max(1.5, START_TIMES * usual_s)
+    spec = subject.spec(health=HealthCheck(path=NOWHERE, start_period_s=period_s, timeout_s=0.5))
     await subject.client.start(spec)
     ended = (await subject.event(spec.replica, ReplicaExited)).exit
     expect(ended.reason, "never_listened", f"the reason of its end ({ended.message})")
