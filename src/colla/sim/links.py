@@ -29,6 +29,8 @@ REDIAL_PAUSE_S = 1.0
 LINK_IDLE_S = 30.0
 STRANGER_S = 10.0
 """A peer that is not accepted within this time is sent away."""
+WINDOW_BYTES = 12_000
+"""So much leaves before anything is acknowledged (RFC 9002, section 7.2: ten packets), also after a cut."""
 FRAMES_WAITING_MAX = 4096
 DATAGRAMS_WAITING_MAX = 16
 ADDRESSES_MAX = 16
@@ -57,11 +59,9 @@ class End:
     up: bool = False
     coming_s: float = 0.0
     numbered: int = 0
-    held: list[tuple[int, bytes]] = field(default_factory=list)
-    """Frames to this end that found the way cut."""
+    held: list[tuple[int, bytes]] = field(default_factory=list)  # Frames to this end that found the way cut.
     held_since_s: float = 0.0
-    silent: int = 0
-    """Odd while nothing can be heard here; grows with every change."""
+    silent: int = 0  # Odd while nothing can be heard here; grows with every change.
     used_s: float = 0.0
 
 
@@ -109,6 +109,7 @@ class Link:
             target.numbered += 1
             if target.held or not network.is_open(one, other, self.via):
                 self._hold(target, frame, target.numbered)
+                self._acknowledge(target)
             else:
                 self._deliver(target, frame, target.numbered, verdict)
 
@@ -134,7 +135,16 @@ class Link:
                 self._hold(target, frame, number)
             return
         target.used_s = self._world.now_s
+        if number < 0:
+            self._acknowledge(target)
         target.links.arrived(self, frame)
+
+    def _acknowledge(self, target: End) -> None:
+        """A newer packet gets there: once that is known, what was lost before is sent again (RFC 9002, section 6.1)."""
+        source, waiting_bytes = self.other(target), sum(len(frame) for _, frame in target.held)
+        if 0 < waiting_bytes <= WINDOW_BYTES and self.hears(target) and self.hears(source):
+            way_s = self._network.reliable_delay_s(source.links.station, target.links.station, self.via)
+            self._world.after(2 * way_s, self._release, target)
 
     def close(self, source: End, reason: str) -> None:
         """That end closes: frames sent before arrive first; a cut swallows the news of it."""

@@ -6,7 +6,7 @@ import pytest
 
 from colla.kernel.messages import Message
 from colla.model.ids import NodeId
-from colla.sim.links import IDLE_TIMEOUT_S, REPLACED, STRANGER_S, SimLinks
+from colla.sim.links import IDLE_TIMEOUT_S, REPLACED, STRANGER_S, WINDOW_BYTES, SimLinks
 from colla.sim.network import LAN, Line, Losing, Network, OneWay, Partition, Verdict
 from colla.sim.world import World
 
@@ -302,3 +302,38 @@ def test_idle_links_are_closed_but_those_to_keep(world: World, network: Network,
     assert a.links is not None
     a.links.close_idle([c.node])
     assert a.links.peers() == (c.node,)
+
+
+@pytest.mark.parametrize("datagram", [False, True])
+def test_what_a_cut_delayed_comes_as_soon_as_something_newer_gets_through(
+    world: World, network: Network, a: Place, b: Place, datagram: bool
+) -> None:
+    """It waited for the next probe, although the acknowledgement of the newer packet shows what was lost before."""
+    a.say(b, "before")
+    world.run(1.0)
+    cut = network.add(Partition(["a"], ["b"]))
+    world.run(1.0)
+    a.say(b, "during")
+    world.run(25.0)
+    network.remove(cut)
+    a.say(b, "after", datagram=datagram)
+    world.run(1.0)
+    assert sorted(b.frames()) == ["after", "before", "during"]
+
+
+def test_what_a_cut_delayed_waits_for_a_probe_when_too_much_is_unacknowledged(
+    world: World, network: Network, a: Place, b: Place
+) -> None:
+    a.say(b, "before")
+    world.run(1.0)
+    cut = network.add(Partition(["a"], ["b"]))
+    world.run(1.0)
+    for number in range(WINDOW_BYTES // 1000 + 1):
+        a.say(b, f"{number}" * 1000)
+    world.run(25.0)
+    network.remove(cut)
+    a.say(b, "after")
+    world.run(0.1)
+    assert b.frames() == ["before"]
+    world.run(30.0)
+    assert b.frames()[-1] == "after"

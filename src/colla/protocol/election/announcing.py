@@ -352,6 +352,7 @@ class Announcing:
         conclusions: list[Conclusion] = []
         better: list[MasteryEntry] = []
         listed: dict[ServiceId, None] = {}
+        wants: list[ServiceId] = []
         for entry in message.entries:
             listed[entry.service] = None
             mine = self.masteries.get(entry.service)
@@ -364,6 +365,12 @@ class Announcing:
                 conclusions += self.higher(entry.service, entry.ballot, now)
             elif self._note(peer, message, entry, now):
                 touched.append(entry.service)
+                outdated = self._book.told_revision(entry.service) != entry.revision
+                if message.mine and outdated and self._book.is_secondary(entry.service):
+                    # Perhaps it is none any more: what the master told while this node was away is lost.
+                    wants.append(entry.service)
+        if wants:
+            self._send(peer, MastershipAnswer(False, tuple(wants), (), *self._proof(peer, now)))
         if message.reply:
             better += [entry for entry in self._entries() if entry.service not in listed]
             chosen = tuple(better[: self._config.entries_per_message_max])
@@ -410,11 +417,8 @@ class Announcing:
                 continue
             elif not self._book.claimed(entry.service, entry.ballot, now):
                 refused.append(MasteryEntry(entry.service, self._book.ballot(entry.service)))
-            else:
-                known = self._book.known(entry.service)
-                knowledge = known.knowledge if known is not None else None
-                if knowledge is None or knowledge.revision != entry.revision:
-                    wants.append(entry.service)
+            elif self._book.told_revision(entry.service) != entry.revision:
+                wants.append(entry.service)
         return tuple(wants), tuple(refused)
 
     def _is_released(self, entry: MasteryEntry) -> bool:

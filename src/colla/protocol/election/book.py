@@ -174,6 +174,11 @@ class MasterBook:
         knowledge = known.knowledge if known is not None else None
         return knowledge is not None and self._setting.me in knowledge.secondaries
 
+    def told_revision(self, service: ServiceId) -> int | None:
+        """Which revision of its knowledge the master has told this node last, if any."""
+        known = self.known(service)
+        return known.knowledge.revision if known is not None and known.knowledge is not None else None
+
     def master(self, service: ServiceId, now: Instant) -> NodeId:
         """The node believed to master the service, or b""."""
         known = self.known(service)

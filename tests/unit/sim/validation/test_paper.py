@@ -158,7 +158,10 @@ def test_results_survive_the_file() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("election", "number"),
-    [(Election.HASHING, 6), (Election.HASHING, 8), (Election.HASHING, 15), (Election.CONTENTION, 1)],
+    [
+        *((Election.HASHING, number) for number in (6, 8, 15, 51)),
+        *((Election.CONTENTION, number) for number in (1, 34)),
+    ],
 )
 def test_runs_that_took_longer_once(election: Election, number: int) -> None:
     """Seeds that showed mistakes of the mechanisms (decision 0012): each took up to nine iterations, or never ended."""
