@@ -156,7 +156,6 @@ class Supervisor:
             self._surveys.gone(node)
         for mastered in self.mastered.values():
             mastered.preseed_s = now.boot_s
-            self.ordering.readers_came(mastered, appeared)
         for node in appeared:
             entry = self._setting.presence.entry(node)
             if entry is not None and entry.announcement.contribution.carries(AgentKind.EXECUTOR):
@@ -220,13 +219,9 @@ class Supervisor:
         if not mastered.acting and not self._inventory_done(mastered, now):
             return
         self.ordering.expire(mastered, now)
-        if service.lacking:
-            # Nothing starts, and what runs from before goes on.
-            self.ordering.tell_lacking(mastered, service)
-            return
         decision = self._decide(mastered, service, now)
         self._stop(mastered, decision, now)
-        spares = decision.spares if self._spares_left(now) > 0 else 0
+        spares = decision.spares if decision.spares and self._spares_left(now) > 0 else 0
         started = 0
         for number in range(decision.starts + spares):
             spare = number >= decision.starts
@@ -252,7 +247,7 @@ class Supervisor:
             offers=len(mastered.offers),
             free=free,
             hopeful=hopeful,
-            may_spare=self._may_spare(now),
+            may_spare=any(item.doubtful for item in replicas) and self._may_spare(now),
             trim_now=mastered.trim_now,
             short_for_long=now.boot_s - (mastered.short_since_s or now.boot_s) >= self._config.trim_after_s,
         )
