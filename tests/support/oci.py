@@ -107,6 +107,19 @@ def image(
     return {"manifest.json": json.dumps(manifest).encode(), names[0]: encoded, names[1]: content}
 
 
+def with_layer(image: dict[str, bytes], content: bytes) -> dict[str, bytes]:
+    """The image with one more layer on top."""
+    (entry,) = json.loads(image["manifest.json"])
+    about = json.loads(image[entry["Config"]])
+    about["rootfs"]["diff_ids"].append(f"sha256:{_sha(content)}")
+    about["history"].append({})
+    encoded = json.dumps(about, sort_keys=True).encode()
+    names = [f"blobs/sha256/{_sha(data)}" for data in (encoded, content)]
+    manifest = [entry | {"Config": names[0], "Layers": [*entry["Layers"], names[1]]}]
+    kept = {name: data for name, data in image.items() if name in entry["Layers"]}
+    return kept | {"manifest.json": json.dumps(manifest).encode(), names[0]: encoded, names[1]: content}
+
+
 def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
     """The archive unpacked."""
     for name, data in files.items():

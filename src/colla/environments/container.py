@@ -20,10 +20,17 @@ import msgspec
 
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
-from colla.environments.container_engine import Engine, end_service, find_engine
-from colla.environments.container_runner import CONNECTED, OUT_OF_MEMORY, RunnerConfig
+from colla.environments.container_engine import DOOR, Engine, end_service, find_engine
+from colla.environments.container_runner import (
+    CONFIG_VARIABLE,
+    CONNECTED,
+    DOOR_SOCKET,
+    OUT_OF_MEMORY,
+    RunnerConfig,
+)
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder
+from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
 from colla.environments.images import read_image
 from colla.environments.process import ProcessDriver
 from colla.environments.process_replica import ProcessReplica
@@ -187,6 +194,9 @@ class ContainerDriver:
         port = port_of(spec)
         for note in (OUT_OF_MEMORY, CONNECTED):
             (place.path / note).unlink(missing_ok=True)
+        door = {}
+        if spec.group is not None:
+            door = {SOCKET_VARIABLE: f"{DOOR}/{DOOR_SOCKET}", TOKEN_VARIABLE: spec.group.token}
         config = RunnerConfig(
             engine=self._engine.url,
             image=str(folder),
@@ -198,13 +208,18 @@ class ContainerDriver:
                 "COLLA_SERVICE": spec.service,
                 "COLLA_REPLICA": spec.replica,
             }
-            | spec.env,
+            | spec.env
+            | door,
             limits=spec.limits,
             port=port,
             notes=str(place.path),
+            group="" if spec.group is None else spec.group.socket,
         )
-        command = (sys.executable, "-P", "-m", "colla.environments.container_runner", config.encode())
-        inner = msgspec.structs.replace(spec, command=command, env={}, listen="fds", limits=Limits())
+        command = (sys.executable, "-P", "-m", "colla.environments.container_runner")
+        env = {CONFIG_VARIABLE: config.encode()}
+        inner = msgspec.structs.replace(
+            spec, command=command, env=env, listen="fds", limits=Limits(), group=None
+        )
         return ContainerReplica(await self._processes.launch(inner, place), spec, place, self._engine)
 
     async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ContainerReplica | None:

@@ -39,6 +39,8 @@ TEMPORARY_BYTES_MAX: Final = 64 << 20
 OPEN_FILES_DEFAULT: Final = 4096
 PROCESSES_DEFAULT: Final = 16384
 """Of all containers of one user together; `pids` bounds each."""
+DOOR: Final = "/run/colla-group"
+"""Where a container finds the folder with the group's socket, as programs in a sandbox do."""
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _LIMITS: Final[dict[LimitName, str]] = {
     "memory_bytes": "MemoryLimit",
@@ -211,10 +213,15 @@ def _within(wanted: int, limit: int) -> int:
 
 
 def creation(
-    image: Image, replica: str, command: tuple[str, ...], env: dict[str, str], limits: Limits
+    image: Image,
+    replica: str,
+    command: tuple[str, ...],
+    env: dict[str, str],
+    limits: Limits,
+    door: Path | None = None,
 ) -> dict[str, Any]:
-    """What the engine is asked for: nothing may be done but compute, answer, and write to a small /tmp."""
-    from docker.types import LogConfig, Ulimit
+    """What the engine is asked for: nothing may be done but compute, answer, write to a small /tmp, and knock at the group's `door`."""
+    from docker.types import LogConfig, Mount, Ulimit
 
     files = _within(limits.open_files or OPEN_FILES_DEFAULT, resource.RLIMIT_NOFILE)
     processes = _within(PROCESSES_DEFAULT, resource.RLIMIT_NPROC)
@@ -227,6 +234,7 @@ def creation(
         "network_mode": "none",
         "read_only": True,
         "tmpfs": {"/tmp": f"size={TEMPORARY_BYTES_MAX},mode=1777"} | dict.fromkeys(image.volumes, "size=16m"),
+        "mounts": [] if door is None else [Mount(DOOR, str(door), type="bind", read_only=True)],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         # Programs in images like to listen on 80, as nobody in particular.

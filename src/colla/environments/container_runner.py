@@ -1,9 +1,13 @@
 """What a container replica runs beside its container: it starts it, speaks for it, and ends with it.
 
-`python -m colla.environments.container_runner CONFIG` is started by the process environment's bridge, which owns listener, log and
-recovery. It creates the container, passes on what it writes and the signals that come, and lets a second process
-(`container_runner --proxy PID PORT FOLDER`) accept on the inherited listener and connect inside the container's network, which has no other way
-in or out (Linux network namespaces; setns(2)). Without privileges it first enters the container's user namespace.
+`python -m colla.environments.container_runner` is started by the process environment's bridge, which owns listener, log and
+recovery; what to run is in the variable COLLA_RUNNER, since everybody on a computer may read command lines. It creates the
+container, passes on what it writes and the signals that come, and lets a second process
+(`container_runner --proxy PID PORT FOLDER [GROUP LISTENER]`) accept on the inherited listener and connect inside the container's
+network, which has no other way in or out (Linux network namespaces; setns(2)). Without privileges it first enters the
+container's user namespace. The same process lets the program ask the group: it accepts on a socket in a folder that the
+container sees, and passes on to the agent's own, which only the owner may open, while programs in containers run as whoever
+their image says.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from colla.environments.container_engine import connect, container_name, creation
+from colla.environments.folders import private_folder
 from colla.environments.images import read_image
 from colla.environments.protocol import Limits
 
@@ -45,12 +51,16 @@ END_POLL_S: Final = 0.1
 """Until the engine has noticed the end, too."""
 OUT_OF_MEMORY: Final = "out-of-memory"
 """A file with this name in the replica's folder says how it ended."""
+CONFIG_VARIABLE: Final = "COLLA_RUNNER"
+DOOR_FOLDER: Final = "door"
+"""In the replica's folder: what the container sees as /run/colla-group."""
+DOOR_SOCKET: Final = "group.sock"
 CONNECTED: Final = "connected"
-"""And one with this name that its endpoint leads into the container now."""
+"""A file with this name says that its endpoint leads into the container now."""
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver tells the runner; JSON in base 64 on its command line."""
+    """What the driver tells the runner; JSON in base 64 in its environment."""
 
     engine: str
     image: str
@@ -62,6 +72,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     notes: str
     """The replica's folder."""
+    group: str = ""
+    """The agent's socket for what the program asks of the group; empty where it may ask nothing."""
 
     def encode(self) -> str:
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
@@ -76,7 +88,8 @@ def run(config: RunnerConfig) -> int:
     try:
         _remove(client, config.replica)
         image = read_image(Path(config.image))
-        asked = creation(image, config.replica, config.command, config.env, config.limits)
+        door, knocking = _open_door(Path(config.notes)) if config.group else (None, None)
+        asked = creation(image, config.replica, config.command, config.env, config.limits, door)
         container = client.containers.create(**asked)
         _pass_signals_on(config)
         output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
@@ -86,7 +99,7 @@ def run(config: RunnerConfig) -> int:
         container.reload()
         pid = int(container.attrs["State"]["Pid"])
         if pid:  # Else it has ended already.
-            proxy = _start_proxy(pid, config)
+            proxy = _start_proxy(pid, config, knocking)
         code = _until_ended(container, pid)
         copying.join(LAST_WORDS_S)
         if container.attrs["State"].get("OOMKilled"):
@@ -147,12 +160,32 @@ def _copy_output(output: Any) -> None:
                 os.write(file, data)
 
 
-def _start_proxy(pid: int, config: RunnerConfig) -> subprocess.Popen[bytes]:
+def _open_door(notes: Path) -> tuple[Path, socket.socket]:
+    """The folder to show, and the listener in it: there before the program is. Raises `OSError`."""
+    door = private_folder(notes / DOOR_FOLDER)
+    (door / DOOR_SOCKET).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(door, os.O_PATH | os.O_DIRECTORY)
+    try:
+        # The whole path may be longer than a socket's can be.
+        listener.bind(f"/proc/self/fd/{folder}/{DOOR_SOCKET}")
+    finally:
+        os.close(folder)
+    listener.listen(CONNECTIONS_MAX)
+    # Nobody on the computer comes as far as here; in the container it may be anybody.
+    (door / DOOR_SOCKET).chmod(0o666)
+    door.chmod(0o755)
+    return door, listener
+
+
+def _start_proxy(pid: int, config: RunnerConfig, knocking: socket.socket | None) -> subprocess.Popen[bytes]:
     module = "colla.environments.container_runner"
     command = [sys.executable, "-P", "-m", module, "--proxy", str(pid), str(config.port), config.notes]
-    return subprocess.Popen(
-        command, pass_fds=(LISTENER,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    inherited = [LISTENER]
+    if knocking is not None:
+        inherited.append(knocking.fileno())
+        command += [config.group, str(knocking.fileno())]
+    return subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 # -- the proxy ----------------------------------------------------------------------------------------------
@@ -176,32 +209,53 @@ def enter_network(pid: int) -> None:
     enter("net", CLONE_NEWNET)
 
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 class Proxy:
-    """Connects each connection of the listener with the port inside."""
+    """Connects each connection of the listener with the port inside, and each that comes from inside with the group."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, group: str) -> None:
         self._port = port
-        self._open = 0
+        self._group = group
+        self._open = {"in": 0, "out": 0}
 
-    async def serve(self, listener: socket.socket, notes: Path) -> None:
-        serving = await asyncio.start_unix_server(self._connected, sock=listener, limit=BLOCK_BYTES)
+    async def serve(self, listener: socket.socket, knocking: socket.socket | None, notes: Path) -> None:
+        if knocking is not None:
+            await asyncio.start_unix_server(self._asking, sock=knocking, limit=BLOCK_BYTES)
+        serving = await asyncio.start_unix_server(self._asked, sock=listener, limit=BLOCK_BYTES)
         (notes / CONNECTED).touch()
         await serving.serve_forever()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= CONNECTIONS_MAX:
+    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def connect() -> Coroutine[None, None, Streams]:
+            return asyncio.open_connection("127.0.0.1", self._port, limit=BLOCK_BYTES)
+
+        await self._join("in", (reader, writer), connect)
+
+    async def _asking(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def connect() -> Coroutine[None, None, Streams]:
+            return asyncio.open_unix_connection(self._group, limit=BLOCK_BYTES)
+
+        await self._join("out", (reader, writer), connect)
+
+    async def _join(
+        self, way: str, outer: Streams, connect: Callable[[], Coroutine[None, None, Streams]]
+    ) -> None:
+        reader, writer = outer
+        if self._open[way] >= CONNECTIONS_MAX:
             writer.transport.abort()
             return
-        self._open += 1
+        self._open[way] += 1
         inner: asyncio.StreamWriter | None = None
         try:
-            inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._port, limit=BLOCK_BYTES)
+            inner_reader, inner = await connect()
             await asyncio.gather(_pump(reader, inner), _pump(inner_reader, writer))
         except OSError:
             # Refused, or broken off by one side: the other learns it by the end of its connection.
             writer.transport.abort()
         finally:
-            self._open -= 1
+            self._open[way] -= 1
             writer.close()
             if inner is not None:
                 inner.close()
@@ -215,7 +269,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
 
 
-def proxy(pid: int, port: int, notes: Path) -> int:
+def proxy(pid: int, port: int, notes: Path, group: str, knocking: socket.socket | None) -> int:
     """Serve until killed."""
     listener = socket.socket(fileno=os.dup(LISTENER))
     listener.setblocking(False)
@@ -224,15 +278,18 @@ def proxy(pid: int, port: int, notes: Path) -> int:
     except OSError as error:
         print(f"the container cannot be reached: {error}", file=sys.stderr, flush=True)
         return EX_UNAVAILABLE
-    asyncio.run(Proxy(port).serve(listener, notes))
+    asyncio.run(Proxy(port, group).serve(listener, knocking, notes))
     return 0
 
 
 def main(arguments: list[str]) -> int:
     """The runner, or its proxy."""
-    if arguments[0] == "--proxy":
-        return proxy(int(arguments[1]), int(arguments[2]), Path(arguments[3]))
-    return run(msgspec.json.decode(base64.urlsafe_b64decode(arguments[0]), type=RunnerConfig))
+    if arguments:
+        _, pid, port, notes, *door = arguments
+        group, knocking = (door[0], socket.socket(fileno=int(door[1]))) if door else ("", None)
+        return proxy(int(pid), int(port), Path(notes), group, knocking)
+    encoded = os.environ.pop(CONFIG_VARIABLE)
+    return run(msgspec.json.decode(base64.urlsafe_b64decode(encoded), type=RunnerConfig))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from colla.environments.protocol import (
     ReplicaSpec,
 )
 from colla.environments.wasm_modules import ModuleCache, find_module, modules_of, read_module, why_unavailable
-from colla.environments.wasm_runner import PROCESSES_MAX, RunnerConfig
+from colla.environments.wasm_runner import CONFIG_VARIABLE, PROCESSES_MAX, RunnerConfig
 
 PROCESS_MEMORY_BYTES: Final = 128 << 20
 """What one of its processes needs beside its instances (measured: 45 MB, and answers on their way)."""
@@ -101,14 +101,18 @@ class WasmDriver:
             memory_bytes=spec.limits.memory_bytes,
             processes=processes,
         )
-        command = (sys.executable, "-P", "-m", "colla.environments.wasm_runner", config.encode())
+        command = (sys.executable, "-P", "-m", "colla.environments.wasm_runner")
         memory_bytes = spec.limits.memory_bytes
         limits = msgspec.structs.replace(
             spec.limits,
             memory_bytes=None if memory_bytes is None else memory_bytes + processes * PROCESS_MEMORY_BYTES,
             pids=None,
         )
-        inner = msgspec.structs.replace(spec, command=command, env={}, listen="fds", limits=limits)
+        env = {CONFIG_VARIABLE: config.encode()}
+        # No door to the group: WASI's first preview opens no sockets, and the token would only be one thing more to lose.
+        inner = msgspec.structs.replace(
+            spec, command=command, env=env, listen="fds", limits=limits, group=None
+        )
         return _as_wasm(await self._processes.launch(inner, place), self._limits(spec))
 
     async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ProcessReplica | None:

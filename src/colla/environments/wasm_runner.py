@@ -1,9 +1,10 @@
 """What a WebAssembly replica runs: HTTP on the inherited listener, one instance of the module per request.
 
-`python -m colla.environments.wasm_runner CONFIG` is started by the process environment's bridge, which owns listener, log and
-limits. It forks as many processes as the computer gives it processors; each runs a bounded number of instances at
-once in threads. An instance sees its variables, its request on stdin, and the bundle read-only at `/`; nothing else is opened for
-it. Its memory is bounded exactly, its time by epochs, its answer by the size that files may have.
+`python -m colla.environments.wasm_runner` is started by the process environment's bridge, which owns listener, log and
+limits; what to run is in the variable COLLA_RUNNER, since everybody on a computer may read command lines. It forks as many
+processes as the computer gives it processors; each runs a bounded number of instances at once in threads. An instance sees
+its variables, its request on stdin, and the bundle read-only at `/`; nothing else is opened for it. Its memory is bounded
+exactly, its tables too, its time by epochs, its answer by the size that files may have.
 
 Linux only so far: requests and answers travel in memory files (memfd), since callbacks from foreign threads cost twice as
 much as a whole instance.
@@ -46,12 +47,13 @@ WAITING_MAX: Final = 256
 """Requests that wait for an instance; more are told to come back."""
 PROCESSES_MAX: Final = 4
 EX_SOFTWARE: Final = 70
+CONFIG_VARIABLE: Final = "COLLA_RUNNER"
 LISTENER: Final = 3
 """The first inherited socket (systemd's LISTEN_FDS)."""
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver tells the runner; JSON in base 64 on its command line."""
+    """What the driver tells the runner; JSON in base 64 in its environment."""
 
     module: str
     """The compiled module."""
@@ -292,9 +294,10 @@ def _guarded(config: RunnerConfig) -> int:
         return EX_SOFTWARE
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Serve until SIGTERM; returns the exit code."""
-    config = msgspec.json.decode(base64.urlsafe_b64decode(arguments[0]), type=RunnerConfig)
+    encoded = os.environ.pop(CONFIG_VARIABLE)
+    config = msgspec.json.decode(base64.urlsafe_b64decode(encoded), type=RunnerConfig)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Also a memory file: an instance that writes more gets EFBIG (Python ignores SIGXFSZ).
     resource.setrlimit(resource.RLIMIT_FSIZE, (ANSWER_BYTES_MAX, ANSWER_BYTES_MAX))
@@ -302,4 +305,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

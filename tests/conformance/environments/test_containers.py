@@ -3,76 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import aiohttp
 import oci
 import pytest
+import pytest_asyncio
+from container_bench import Bench, own_podman
 
-from colla.environments.folders import Place, Record, RuntimeFolder
-from colla.environments.protocol import EnvironmentFault, HealthCheck, Limits, ReplicaSpec
+from colla.environments.folders import Place
+from colla.environments.protocol import EnvironmentFault, HealthCheck
 
-pytestmark = pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works")
+pytestmark = [
+    pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 SITE = ["/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/www"]
 
 
-class Bench:
-    """A driver with its folder, and what was launched."""
-
-    def __init__(self, folder: Path) -> None:
-        # Its import needs the docker package, an extra of ours.
-        from colla.environments.container import ContainerDriver
-
-        self.folder = folder
-        self.runtime = RuntimeFolder(folder / "runtime")
-        self.driver = ContainerDriver("instance", self.runtime)
-        self.replicas: list[Any] = []
-
-    def spec(self, command: list[str], files: dict[str, bytes] | None = None, **more: Any) -> ReplicaSpec:
-        artifact = self.folder / secrets.token_hex(4)
-        oci.write_folder(artifact, oci.image(command, files, **more.pop("image", {})))
-        more.setdefault("limits", Limits(memory_bytes=64 << 20, cpus=1.0, pids=32))
-        return ReplicaSpec(replica=secrets.token_hex(16), service="garden", artifact=str(artifact), **more)
-
-    async def launch(self, spec: ReplicaSpec) -> tuple[Any, Place]:
-        self.driver.check(spec, allow_unsandboxed=False)
-        place = self.runtime.place(spec.replica_id)
-        place.create(Record(spec=spec, started_at=time.time()))
-        replica = await self.driver.launch(spec, place)
-        self.replicas.append(replica)
-        return replica, place
-
-    async def said(self, place: Place, text: str) -> None:
-        async with asyncio.timeout(30.0):
-            while not any(text in line.text for line in self.driver.logs(place, 0)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Podman's storage in a folder of the test's own. Ends the process that serves its API."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     folder = tmp_path_factory.mktemp("podman")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, text in oci.podman_settings(folder).items():
-            patch.setenv(name, text)
-        yield folder
-        from colla.environments.container_engine import end_service
-
-        end_service(RuntimeFolder(folder / "runtime"))
-
-
-@pytest.fixture
-async def bench(engine: Path) -> AsyncIterator[Bench]:
-    made = Bench(engine)
-    yield made
-    for replica in made.replicas:
-        await replica.stop("SIGTERM", 0.2)
-        await replica.until_exit()
+    with own_podman(folder):
+        made = Bench(folder)
+        yield made
+        await made.close()
 
 
 async def asked(place: Place, path: str = "/") -> tuple[int, str]:
