@@ -17,6 +17,8 @@ from colla.environments.protocol import Call, Nothing, Wire
 
 TOKEN_HEADER: Final = "X-Colla-Token"
 SOCKET_VARIABLE: Final = "COLLA_GROUP_SOCKET"
+URL_VARIABLE: Final = "COLLA_GROUP_URL"
+"""Instead of the socket, where a program has no Unix sockets: the same calls over TCP, on the loopback."""
 TOKEN_VARIABLE: Final = "COLLA_GROUP_TOKEN"
 CONTENT_BYTES_MAX: Final = 16 << 20
 """Longest content of a name."""
@@ -64,9 +66,10 @@ class OwnName(Wire, frozen=True, kw_only=True):
 
 
 class OwnNames(Wire, frozen=True, kw_only=True):
-    """Names in their order."""
+    """Names in their order. `more`: there are others; ask again with `start_after`, the last one's name."""
 
     names: tuple[OwnName, ...]
+    more: bool = False
 
 
 class Kept(Wire, frozen=True, kw_only=True):
@@ -98,7 +101,7 @@ def _calls() -> dict[str, Call]:
         Call(name="group_report", method="POST", path="/v1/group/report", body=Report, answer=Nothing, summary="Tell people on this computer something (a notice)"),
         Call(name="group_log", method="POST", path="/v1/group/log", body=Report, answer=Nothing, summary="A line for the log of this computer's node"),
         Call(name="group_locate", method="GET", path="/v1/group/services/{name}", answer=ServiceLocation, summary="Where a service is now"),
-        Call(name="group_names", method="GET", path="/v1/group/names", query=("prefix",), answer=OwnNames, summary="The service's own names that begin so"),
+        Call(name="group_names", method="GET", path="/v1/group/names", query=("prefix", "start_after"), answer=OwnNames, summary="The service's own names that begin so, from the one that follows `start_after`"),
         Call(name="group_read", method="GET", path=name, answer=msgspec.Raw, summary="The content of a name, with its object as ETag"),
         Call(name="group_write", method="PUT", path=name, body=msgspec.Raw, answer=Kept, summary="Let a name lead to this content; with If-Match or If-None-Match only if it is still as expected"),
         Call(name="group_remove", method="DELETE", path=name, answer=Kept, summary="Let a name lead nowhere; If-Match as above"),

@@ -19,6 +19,7 @@ QUERY_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "timeout_s": {"type": "number", "minimum": 0},
     "instance": {"type": "string"},
     "prefix": {"type": "string"},
+    "start_after": {"type": "string"},
 }
 _REFERENCE = "#/components/schemas/{name}"
 

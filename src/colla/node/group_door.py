@@ -181,20 +181,22 @@ class GroupDoor:
         self, request: web.Request, replica: ReplicaId, service: ServiceId
     ) -> web.Response:
         prefix = _own(service, "")
-        found = []
+        after = request.query.get("start_after", "")
+        found: list[group.OwnName] = []
         for entry in self._node.core.foundation.names.entries(prefix + request.query.get("prefix", "")):
-            named = entry.current.named
-            if named is not None:
-                found.append(
-                    group.OwnName(
-                        name=entry.path.removeprefix(prefix),
-                        object=named.object.hex(),
-                        size_bytes=named.size_bytes,
-                        written_at=entry.current.written_s,
-                    )
-                )
+            name, named = entry.path.removeprefix(prefix), entry.current.named
+            if named is None or name <= after:
+                continue
             if len(found) == NAMES_MAX:
-                break
+                return _json(group.OwnNames(names=tuple(found), more=True))
+            found.append(
+                group.OwnName(
+                    name=name,
+                    object=named.object.hex(),
+                    size_bytes=named.size_bytes,
+                    written_at=entry.current.written_s,
+                )
+            )
         return _json(group.OwnNames(names=tuple(found)))
 
     async def _group_read(
