@@ -99,6 +99,7 @@ NOTICES = {
     "inherited": "No administrator was left: this computer's member is one now.",
     "log_forked": "An old disk came back: both branches of a log are kept.",
     "missing_replicas": "A service has fewer replicas than wanted, and no willing computer is free.",
+    "missing_secrets": "A service cannot start: secrets that it needs are not set.",
     "node_absent": "A computer is gone.",
     "node_left": "A computer said goodbye.",
     "node_present": "A computer is here.",

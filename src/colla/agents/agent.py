@@ -8,7 +8,7 @@ writer each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +20,7 @@ from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.contribution import Contribution
 from colla.model.ids import NodeId, ObjectId, ServiceId
+from colla.protocol.secrets.keyring import NoSecrets, SecretsHere
 from colla.protocol.views import (
     CatalogueView,
     Identity,
@@ -74,6 +75,7 @@ class Context:
     holdings: HoldingsView
     own: OwnContribution
     partners: PartnerBook
+    secrets: SecretsHere = field(default_factory=NoSecrets)
 
 
 class Agent:

@@ -27,8 +27,10 @@ from colla.agents.requests import (
     Reconnect,
     Reconnected,
     RemoveName,
+    RemoveSecrets,
     SetActive,
     SetReplicas,
+    SetSecrets,
     TicketIssued,
 )
 from colla.kernel.effects import Answer, Dial, Refusal
@@ -50,6 +52,8 @@ WRITING = (
     ModifyService,
     SetActive,
     SetReplicas,
+    SetSecrets,
+    RemoveSecrets,
     EliminateService,
     InvitePerson,
     NameObject,

@@ -51,6 +51,7 @@ from colla.protocol.election.messages import (
 )
 from colla.protocol.locations.messages import AskWhy, Locate, LocationFailed
 from colla.protocol.rendezvous import proximity
+from colla.protocol.secrets.messages import KeysQuery
 from colla.protocol.supervision.answering import Answering
 from colla.protocol.supervision.messages import (
     TO_DISPATCHERS,
@@ -76,7 +77,7 @@ REVIEW_SOONEST_S = 0.01
 class Dispatcher(Agent):
     """See the module's docstring."""
 
-    MESSAGES = (*ELECTION_MESSAGES, *TO_DISPATCHERS, Locate, LocationFailed, AskWhy)
+    MESSAGES = (*ELECTION_MESSAGES, *TO_DISPATCHERS, Locate, LocationFailed, AskWhy, KeysQuery)
     TIMERS = (ReviewDue, MastershipDue, GossipDue, CheckDue)
 
     def __init__(self, context: Context) -> None:
@@ -154,12 +155,8 @@ class Dispatcher(Agent):
         if not self._carried:
             return
         match message:
-            case Locate():
-                self._answering.locate(peer, message, now)
-            case LocationFailed():
-                self._answering.location_failed(peer, message, now)
-            case AskWhy():
-                self._answering.explain(peer, message, now)
+            case Locate() | LocationFailed() | AskWhy() | KeysQuery():
+                self._answering.message(peer, message, now)
             case InventoryAnswer() | OfferAnswer() | StopAnswer() | ReplicaReport():
                 self._executors.heard(peer, message.nonce, message.echo, now)
                 self._from_executor(peer, message, now)

@@ -1,6 +1,7 @@
 """The executor: runs replicas through execution environments, on the terms of this computer's owner.
 
-It composes `running` (the replicas), `obeying` (masters and their ballots) and `willingness` (the owner's last word).
+It composes `running` (the replicas), `obeying` (masters and their ballots), `entrusting` (the secrets that replicas need)
+and `willingness` (the owner's last word).
 At the start it surveys what runs, adopts what it knows and stops the rest; until then it accepts nothing. It stops,
 without any order, what its own catalogue shows inactive or eliminated and what its owner does not give any more; all
 else it keeps running, also when it hears from nobody: availability first.
@@ -31,12 +32,14 @@ from colla.kernel.rhythm import Rhythm
 from colla.kernel.time import Instant
 from colla.model.contribution import GIVES_NOTHING
 from colla.model.ids import NodeId, ServiceId
-from colla.model.location import Replica
+from colla.model.location import NO_BALLOT, Replica
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.setting import Setting
+from colla.protocol.running.entrusting import Entrusting
 from colla.protocol.running.obeying import Obeying
 from colla.protocol.running.running import Running
 from colla.protocol.running.willingness import Owner
+from colla.protocol.secrets.messages import KeysAnswer, KeysDue
 from colla.protocol.supervision.messages import (
     TO_EXECUTORS,
     DrainDue,
@@ -59,15 +62,17 @@ PARTNERS_PURPOSE = "running"
 class Executor(Agent):
     """See the module's docstring."""
 
-    MESSAGES = TO_EXECUTORS
-    TIMERS = (HeldOfferDue, DrainDue, StopRetryDue, StartSlotDue, SurveyDue, OrphansDue)
+    MESSAGES = (*TO_EXECUTORS, KeysAnswer)
+    TIMERS = (HeldOfferDue, DrainDue, StopRetryDue, StartSlotDue, SurveyDue, OrphansDue, KeysDue)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         setting = setting_of(context)
         self._echoes = Echoes(setting)
-        self._running = Running(setting, context.holdings, self._owner)
+        self._running = Running(setting, context.holdings, self._owner, context.secrets)
         self._obeying = Obeying(setting, self._running, self._echoes)
+        obeyed = self._obeying.floors.obeyed
+        self._entrusting = Entrusting(setting, self._running, context.secrets, obeyed)
         self._partners: list[NodeId] = []
         self._epoch = 0
         iterations = context.config.iterations
@@ -78,6 +83,11 @@ class Executor(Agent):
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas of this node as they are now, the oldest first."""
         return tuple(self._running.shown(own) for own in self._running.table.all())
+
+    def obeyed(self, service: ServiceId) -> NodeId:
+        """The master that this node's replica of the service obeys, or b""."""
+        own = self._running.table.of(service)
+        return self._obeying.floors.obeyed(service).node if own is not None else NO_BALLOT.node
 
     # -- agent -------------------------------------------------------------------------------------------------
 
@@ -104,6 +114,8 @@ class Executor(Agent):
                 self._obeying.order(peer, message, now)
             case Preseed():
                 self._running.preseed(message, now)
+            case KeysAnswer():
+                self._entrusting.answered(peer, message, now)
             case _:
                 raise TypeError(f"not for an executor: {message!r}")
         self._flush(now)
@@ -120,6 +132,8 @@ class Executor(Agent):
                 self._running.slot_due(now)
             case SurveyDue():
                 self._running.survey_due(timer.epoch, now)
+            case KeysDue():
+                self._entrusting.due(timer, now)
             case OrphansDue():
                 if timer.epoch == self._epoch:
                     self._obeying.tell_orphans(now)
@@ -162,6 +176,7 @@ class Executor(Agent):
         for change in changes:
             if not self.context.presence.is_present(change.node):
                 self._obeying.forget_node(change.node)
+        self._entrusting.readers_came([change.node for change in changes if change.appeared])
 
     def catalogue_changed(self, services: Sequence[ServiceId], now: Instant) -> None:
         self._running.enforce(now)
@@ -191,6 +206,7 @@ class Executor(Agent):
         return Owner(given, own.environments, member, own.isolation)
 
     def _flush(self, now: Instant) -> None:
+        self._entrusting.look(now)
         self._obeying.report(self._running.take_changes(), now)
         partners = self._obeying.partners()
         if partners != self._partners:

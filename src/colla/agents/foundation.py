@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from colla.agents.agent import Context
 from colla.agents.references import References
 from colla.agents.wire import make_codec
 from colla.kernel.config import Config
@@ -53,6 +54,8 @@ from colla.protocol.presence.presence import Presence
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.writes import Writes
 from colla.protocol.rendezvous import nearest_spread
+from colla.protocol.secrets.keyring import Keyring
+from colla.protocol.secrets.writing import SecretWriting
 from colla.protocol.sessions.sessions import Sessions
 from colla.protocol.views import Identity, RecordChange, Role
 
@@ -143,6 +146,8 @@ class Foundation:
         self.book.judge_authors(self.membership.knew)
         self.catalogue = Catalogue(self.book, self.membership)
         self.names = Names(self.book, self.membership)
+        self.keyring = Keyring(identity, config.secrets, rng, self.outbox, durable, self.catalogue)
+        self.secret_writing = SecretWriting(identity, config.secrets, rng, self.catalogue, self.membership)
         self.references = References(self.book, self.membership, self.catalogue, self.names)
         self.sessions = Sessions(identity, config.records, rng, self.outbox, self.book)
         self.multicast = Multicast(identity, config.records, rng, self.outbox, self.codec)
@@ -177,6 +182,24 @@ class Foundation:
         self._to_meet: dict[NodeId, None] = {}
         self._newcomers: dict[NodeId, None] = {}
         self.merged: list[RecordChange] = []
+
+    def context(self, durable: Durable) -> Context:
+        """What the agents of this node are given."""
+        return Context(
+            identity=self.identity,
+            config=self.config,
+            rng=self.rng,
+            outbox=self.outbox,
+            durable=durable,
+            membership=self.membership,
+            presence=self.presence,
+            records=self.book,
+            catalogue=self.catalogue,
+            holdings=self.holdings,
+            own=self.own,
+            partners=self.presence,
+            secrets=self.keyring,
+        )
 
     def start(self, now: Instant) -> None:
         """Ask to be woken for the first permission to write and for sessions."""

@@ -10,6 +10,7 @@ import msgspec
 
 from colla.model.contribution import Contribution
 from colla.model.ids import MemberId, NodeId, ObjectId, ServiceId
+from colla.model.secret import Hidden
 from colla.model.service import Specification
 from colla.protocol.naming.bodies import Named
 
@@ -45,6 +46,20 @@ class SetReplicas(Request, frozen=True):
 
     service: ServiceId
     replicas: int
+
+
+class SetSecrets(Request, frozen=True):
+    """Give these secrets of a service new values. Answer: `Written`."""
+
+    service: ServiceId
+    values: tuple[tuple[str, Hidden], ...]
+
+
+class RemoveSecrets(Request, frozen=True):
+    """Take these secrets of a service away. Answer: `Written`."""
+
+    service: ServiceId
+    names: tuple[str, ...]
 
 
 class EliminateService(Request, frozen=True):

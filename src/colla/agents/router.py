@@ -19,8 +19,9 @@ from random import Random
 from typing import Any, assert_never
 
 from colla.agents.administration import Administration
-from colla.agents.agent import Agent, Context
+from colla.agents.agent import Agent
 from colla.agents.communication import Communication
+from colla.agents.confidant import Confidant
 from colla.agents.desk import Desk
 from colla.agents.dispatcher import Dispatcher
 from colla.agents.executor import Executor
@@ -109,22 +110,9 @@ class Router:
         self.presence = self.foundation.presence
         self.story = Story(config.story_entries_max)
         self.dropped: dict[str, int] = {}
-        context = Context(
-            identity=identity,
-            config=config,
-            rng=rng,
-            outbox=self.outbox,
-            durable=durable,
-            membership=self.foundation.membership,
-            presence=self.presence,
-            records=self.foundation.book,
-            catalogue=self.foundation.catalogue,
-            holdings=self.foundation.holdings,
-            own=self._own,
-            partners=self.presence,
-        )
+        context = self.foundation.context(durable)
         found = self.foundation
-        self.user = UserAgent(context, found.catalogue, found.submit)
+        self.user = UserAgent(context, found.catalogue, found.secret_writing, found.submit)
         self.executor = Executor(context)
         self.dispatcher = Dispatcher(context)
         self.repository = RepositoryAgent(
@@ -135,6 +123,7 @@ class Router:
         self.desk = Desk(found, self.executor)
         self.administration = Administration(context, found)
         self.communication = Communication(context, found)
+        self.confidant = Confidant(context, found.keyring, self._is_master)
         self._agents: dict[AgentKind, Agent] = {
             AgentKind.USER: self.user,
             AgentKind.EXECUTOR: self.executor,
@@ -142,7 +131,8 @@ class Router:
             AgentKind.REPOSITORY: self.repository,
             AgentKind.GROUP: self.group,
         }
-        self._by_message = {kind: agent for agent in self._agents.values() for kind in agent.MESSAGES}
+        parts = (*self._agents.values(), self.confidant)
+        self._by_message = {kind: agent for agent in parts for kind in agent.MESSAGES}
         self._by_timer = {kind: agent for agent in self._agents.values() for kind in agent.TIMERS}
         self._by_request = {kind: agent for agent in self._agents.values() for kind in agent.REQUESTS}
         for part in (self.objects, self.administration, self.communication):
@@ -488,6 +478,16 @@ class Router:
         found = self.foundation
         at_work = (*found.placing.objects(), *self.repository.on_their_way())
         found.upkeep.look((*found.references.objects(), *at_work), now)
+
+    def _is_master(self, service: ServiceId, node: NodeId, now: Instant) -> bool:
+        """Whether this node takes another for the master of a service: as its dispatcher, or its replica here, or its
+        user agent does. One that knows none yet looks for it.
+        """
+        known = [self.dispatcher.master_of(service, now), self.executor.obeyed(service)]
+        if not any(known):
+            self.user.watch(service, now)
+            known.append(self.user.master_of(service))
+        return node in known and node in self.presence.carrying(AgentKind.DISPATCHER)
 
     def _heard(self, peer: NodeId, now: Instant) -> None:
         """Whatever a peer says proves that it lives."""

@@ -20,10 +20,12 @@ from colla.agents.requests import (
     ExplainService,
     LocateService,
     ModifyService,
+    RemoveSecrets,
     Request,
     ServiceLocated,
     SetActive,
     SetReplicas,
+    SetSecrets,
     Written,
 )
 from colla.kernel.effects import Answer, Refusal
@@ -38,6 +40,7 @@ from colla.model.record import TOPIC_CATALOGUE, Key
 from colla.protocol.catalogue.catalogue import Catalogue
 from colla.protocol.locations.messages import AskWhy, Explanation, Locate, Located, LocationFailed
 from colla.protocol.rendezvous import nearest
+from colla.protocol.secrets.writing import SecretWriting
 from colla.protocol.views import PresenceChange
 
 Submit = Callable[[int, str, Sequence[tuple[Key, bytes]], Instant], None]
@@ -87,15 +90,20 @@ class UserAgent(Agent):
         ModifyService,
         SetActive,
         SetReplicas,
+        SetSecrets,
+        RemoveSecrets,
         EliminateService,
         LocateService,
         ExplainService,
     )
 
-    def __init__(self, context: Context, catalogue: Catalogue, submit: Submit) -> None:
+    def __init__(
+        self, context: Context, catalogue: Catalogue, secrets: SecretWriting, submit: Submit
+    ) -> None:
         super().__init__(context)
         self._config = context.config.access
         self._catalogue = catalogue
+        self._secrets = secrets
         self._submit = submit
         self._known: dict[ServiceId, Known] = {}
         iterations = context.config.iterations
@@ -218,6 +226,10 @@ class UserAgent(Agent):
                 self._write(request_id, service, change(service, author), now)
             case SetReplicas(service=service, replicas=replicas):
                 self._write(request_id, service, self._catalogue.scale(service, replicas, author), now)
+            case SetSecrets(service=service, values=values):
+                self._write(request_id, service, self._secrets.set(service, values, author), now)
+            case RemoveSecrets(service=service, names=names):
+                self._write(request_id, service, self._secrets.remove(service, names, author), now)
             case EliminateService(service=service):
                 self._write(request_id, service, self._catalogue.eliminate(service, author), now)
             case LocateService(service=service):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colla.agents.confidant import Confidant
 from colla.agents.dispatcher import Dispatcher
 from colla.agents.executor import Executor
 from colla.agents.repository import RepositoryAgent
@@ -32,6 +33,7 @@ MESSAGES: tuple[type[Message], ...] = tuple(
             CopiesHeld,
             CopyAnswer,
             CopyProgress,
+            *Confidant.MESSAGES,
         )
     )
 )

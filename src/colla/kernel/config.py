@@ -313,6 +313,22 @@ class AccessConfig(msgspec.Struct, frozen=True):
     """Masters tell subscribed user agents at once what changed; else these find out when they ask again."""
 
 
+class SecretsConfig(msgspec.Struct, frozen=True):
+    """Secrets of services (DESIGN section 11)."""
+
+    value_bytes_max: int = 32 * 1024
+    """With its wrapped keys it fits one record."""
+    service_bytes_max: int = 56 * 1024
+    """All of one service: with command and configuration they fit what environments take."""
+    ask_again_s: float = 1.0
+    wait_s: float = 20.0
+    """A replica waits for the keys of its secrets for so long; then another executor, or a later attempt, has its turn."""
+    holders_asked_max: int = 3
+    """Holders that a master sends for each question, others each time."""
+    kept_s: float = 600.0
+    """Keys that were given are kept on for so long without a replica: it may come back."""
+
+
 class Config(msgspec.Struct, frozen=True):
     """All sections, and what belongs to no mechanism."""
 
@@ -326,6 +342,7 @@ class Config(msgspec.Struct, frozen=True):
     access: AccessConfig = AccessConfig()
     messaging: MessagingConfig = MessagingConfig()
     happenings: HappeningsConfig = HappeningsConfig()
+    secrets: SecretsConfig = SecretsConfig()
     frame_bytes_max: int = 256 * 1024
     story_entries_max: int = 256
     requests_pending_max: int = 256

@@ -13,6 +13,7 @@ import msgspec
 from colla.kernel.messages import Message, Timer
 from colla.model.ids import NodeId, ObjectId, ReplicaId, ServiceId
 from colla.model.record import SignedRecord
+from colla.model.secret import Hidden
 from colla.model.service import Specification
 
 
@@ -82,13 +83,14 @@ class LaunchReplica(Effect, frozen=True):
     """Prepare and start a replica; idempotent by its id. Ends in ReplicaLaunched or LaunchFailed.
 
     The object's files are on this node's disk already. Readiness, ill health and exit come later, as events
-    without an id.
+    without an id. `secrets` go to the program's environment and to no disk.
     """
 
     id: int
     replica: ReplicaId
     service: ServiceId
     specification: Specification
+    secrets: tuple[tuple[str, Hidden], ...] = ()
 
 
 class StopReplica(Effect, frozen=True):

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, ObjectId, ServiceId
+from colla.model.secret import SECRET_USE, SECRETS_MAX, SealedSecret, is_secret_name
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 KIND_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -70,13 +71,20 @@ class Specification(msgspec.Struct, frozen=True):
     domains: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def secrets_needed(self) -> tuple[str, ...]:
+        """The secrets without which it must not start: what it uses as `secret:NAME`."""
+        named = [use.removeprefix(SECRET_USE) for use in self.uses if use.startswith(SECRET_USE)]
+        return tuple(name for name in named[:SECRETS_MAX] if is_secret_name(name))
+
 
 class Service(msgspec.Struct, frozen=True):
     """One existing service as the catalogue gives it: the merged content of its records.
 
     `short` tells whether it holds its short name; otherwise it resolves as `name--member`. `conflicts` names
     the record kinds of which a concurrent change lost and is kept. `adopted_by` is empty while the service belongs to
-    who created it; `delegates` may change it beside its owner.
+    who created it; `delegates` may change it beside its owner. `secrets` are sorted by name; the version that
+    `specification` shows grows with each change of them, too.
     """
 
     id: ServiceId
@@ -87,6 +95,13 @@ class Service(msgspec.Struct, frozen=True):
     conflicts: tuple[str, ...] = ()
     adopted_by: MemberId = MemberId(b"")
     delegates: tuple[MemberId, ...] = ()
+    secrets: tuple[SealedSecret, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The secrets that it needs and that nobody has set: without them it does not start."""
+        have = {secret.name for secret in self.secrets}
+        return tuple(name for name in self.specification.secrets_needed if name not in have)
 
     @property
     def name(self) -> str:
@@ -95,6 +110,13 @@ class Service(msgspec.Struct, frozen=True):
     @property
     def owner(self) -> MemberId:
         return self.adopted_by or self.specification.owner
+
+
+def lacking_text(service: Service) -> str:
+    """Why a service that lacks secrets does not start, and what to do."""
+    one = len(service.lacking) == 1
+    names = ", ".join(service.lacking)
+    return f"its secret{'' if one else 's'} {names} {'is' if one else 'are'} not set: `colla secret set`"
 
 
 def check_name(name: str) -> str:

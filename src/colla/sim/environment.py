@@ -72,6 +72,8 @@ class Running:
     replica: ReplicaId
     service: ServiceId
     specification: Specification
+    secrets: dict[str, str]
+    """As its program reads them in its environment."""
     launched: bool = False
     listening: bool = False
     hanging: bool = False
@@ -116,7 +118,8 @@ class Environment:
             done(LaunchFailed(effect.id, effect.replica, "the object is not on this computer"))
             return
         else:
-            existing = Running(effect.replica, effect.service, effect.specification)
+            secrets = {name: value.text for name, value in effect.secrets}
+            existing = Running(effect.replica, effect.service, effect.specification, secrets)
             self.replicas[effect.replica] = existing
             self.launches += 1
         behaviour = self._behaviour(existing)

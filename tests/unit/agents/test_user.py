@@ -20,6 +20,7 @@ from colla.model.location import Location
 from colla.model.service import Service, Specification
 from colla.protocol.catalogue.catalogue import Catalogue
 from colla.protocol.locations.messages import AskWhy, Explanation, Locate, Located, LocationFailed
+from colla.protocol.secrets.writing import SecretWriting
 from colla.protocol.views import Identity, PresenceChange, PresencePhase
 
 ME = SecretKey(b"m" * 32)
@@ -55,7 +56,7 @@ class World:
             own=cast(Any, None),
             partners=cast(Any, None),
         )
-        self.agent = UserAgent(context, cast(Catalogue, self), lambda *words: None)
+        self.agent = UserAgent(context, cast(Catalogue, self), cast(SecretWriting, None), lambda *words: None)
 
     def carrying(self, agent: AgentKind) -> tuple[NodeId, ...]:
         return tuple(self.here)

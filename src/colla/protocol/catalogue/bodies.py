@@ -2,7 +2,8 @@
 
 What is wanted of a service is spread over keys of one subject, the service's id, so that concurrent changes of
 different matters do not meet: `spec` (what it is), `wanted` (active or not), `replicas` (how many), `adopted` (whose it is now),
-`delegates` (who else may change it), `gone` (the tombstone, without a body). The id is a hash over the owner's key and 16 random bytes, which every
+`delegates` (who else may change it), `gone` (the tombstone, without a body); and one key for each `secret` (see
+`protocol/secrets/bodies`). The id is a hash over the owner's key and 16 random bytes, which every
 specification carries: so nobody can take a service over by writing a specification in its name.
 
 Bodies of other kinds are kept and forwarded, whatever they hold.
@@ -20,6 +21,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import KEY_BYTES, RANDOM_ID_BYTES, MemberId, ServiceId, digest
 from colla.model.record import Record, Stamp
 from colla.model.service import REPLICAS_MAX, Specification, check_name
+from colla.protocol.secrets.bodies import KIND_SECRET, check_secret
 
 KIND_SPEC = "spec"
 KIND_WANTED = "wanted"
@@ -116,6 +118,8 @@ def decode_delegates(body: bytes) -> Delegates:
 def check_record(record: Record) -> None:
     """Whether the record may be held: raises `ValueError` when a body of a known kind breaks a rule."""
     kind, subject, body = record.key.kind, record.key.subject, record.body
+    if kind == KIND_SECRET:
+        check_secret(record)
     if kind not in KINDS:
         return
     if len(subject) != RANDOM_ID_BYTES:

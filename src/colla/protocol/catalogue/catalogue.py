@@ -6,6 +6,8 @@ Invariants:
 - The view is a pure function of the records held and of the membership: same sets, same catalogue.
 - Elimination beats every record of its id, and only those whose authors may change the service count.
 - Of services with one name, the one with the lowest (stamp of the claim, id) holds the short name.
+- The version of a service grows with every change of its specification and of its secrets: it is the specification's own
+  plus the revisions of all its secrets.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import msgspec
 
 from colla.kernel.time import Instant
 from colla.model.errors import CollaError
-from colla.model.ids import MemberId, ServiceId
+from colla.model.ids import RANDOM_ID_BYTES, MemberId, ServiceId
 from colla.model.record import TOPIC_CATALOGUE, Key, Record, Stamp
+from colla.model.secret import SECRETS_MAX, SealedSecret
 from colla.model.service import REPLICAS_MAX, Service, Specification
 from colla.protocol.catalogue.authority import authorised, may_change
 from colla.protocol.catalogue.bodies import (
@@ -46,6 +49,8 @@ from colla.protocol.catalogue.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
+from colla.protocol.secrets import bodies as secret_bodies
+from colla.protocol.secrets.bodies import KIND_SECRET, SecretBody, secret_key, secret_of
 from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 
 Items = list[tuple[Key, bytes]]
@@ -57,11 +62,12 @@ def register_catalogue(book: RecordBook) -> None:
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A service and what its name rests on."""
+    """A service and what its name rests on. `version` is the specification's own."""
 
     service: Service
     claimed: Stamp
     nonce: bytes
+    version: int
 
 
 class Catalogue:
@@ -110,7 +116,14 @@ class Catalogue:
     def records_changed(self, changes: Sequence[RecordChange], now: Instant) -> list[ServiceId]:
         """Records changed: which services are other than before (new, changed, renamed, eliminated)? Sorted."""
         del now
-        touched = {ServiceId(one.key.subject): None for one in changes if one.topic == TOPIC_CATALOGUE}
+        touched = {
+            # Behind the service's id a secret's key has the secret's name.
+            ServiceId(
+                one.key.subject[:RANDOM_ID_BYTES] if one.key.kind == KIND_SECRET else one.key.subject
+            ): None
+            for one in changes
+            if one.topic == TOPIC_CATALOGUE
+        }
         return self._refresh(list(touched))
 
     def membership_changed(self) -> list[ServiceId]:
@@ -144,7 +157,7 @@ class Catalogue:
         """Another specification; its owner stays and its version grows. Raises as `create`, and `not_found`."""
         entry = self._changeable(service, author)
         before = entry.service.specification
-        version = max(before.version, self._highest_version(service, before.owner)) + 1
+        version = max(entry.version, self._highest_version(service, before.owner)) + 1
         specification = msgspec.structs.replace(specification, owner=before.owner, version=version)
         self._check_change(specification, author, service)
         claimed = entry.claimed if specification.name == before.name else None
@@ -191,18 +204,39 @@ class Catalogue:
 
     def eliminate(self, service: ServiceId, author: MemberId) -> Items:
         """Remove the service for good. Raises `not_found`, `not_owner`."""
-        self._changeable(service, author)
-        return [(Key(KIND_GONE, service), b"")]
+        secrets = self._changeable(service, author).service.secrets
+        tombstone: Items = [(Key(KIND_GONE, service), b"")]
+        return tombstone + [
+            (secret_key(service, one.name), self._taken_away(service, one.name)) for one in secrets
+        ]
+
+    def _taken_away(self, service: ServiceId, name: str) -> bytes:
+        return secret_bodies.encode(SecretBody(self.next_secret_revision(service, name)))
+
+    def changeable(self, service: ServiceId, author: MemberId) -> Service:
+        """The service, if this member may change it. Raises `not_found`, `guest`, `not_owner`."""
+        return self._changeable(service, author).service
+
+    def next_secret_revision(self, service: ServiceId, name: str) -> int:
+        """What the next change of this secret counts as. Only changes by who may change the service count."""
+        existing = self._entries[service].service
+        changing = (existing.specification.owner, existing.owner, *existing.delegates)
+        records = authorised(self._membership, self._versions_of(secret_key(service, name)), *changing)
+        highest = max((secret_bodies.decode(record.body).revision for record in records), default=0)
+        return min(highest + 1, secret_bodies.REVISION_MAX)
 
     # Inside: merging.
 
     def _refresh(self, subjects: Sequence[ServiceId]) -> list[ServiceId]:
         before: dict[ServiceId, Service | None] = {}
         names: dict[str, None] = {}
+        secrets: dict[ServiceId, list[Key]] = {}
+        for key in self._records.keys(TOPIC_CATALOGUE, KIND_SECRET):
+            secrets.setdefault(secret_of(key)[0], []).append(key)
         for service in subjects:
             old = self._entries.pop(service, None)
             before[service] = None if old is None else old.service
-            new = self._merge(service)
+            new = self._merge(service, secrets.get(service, ()))
             if new is not None:
                 self._entries[service] = new
             for entry in (old, new):
@@ -212,7 +246,7 @@ class Catalogue:
         self._sorted = None
         return sorted(service for service, old_one in before.items() if self.service(service) != old_one)
 
-    def _merge(self, service: ServiceId) -> _Entry | None:
+    def _merge(self, service: ServiceId, secret_keys: Sequence[Key] = ()) -> _Entry | None:
         """The service as its records give it; None when it does not exist (any more)."""
         specs = self._versions(KIND_SPEC, service)
         tombstones = self._versions(KIND_GONE, service)
@@ -234,12 +268,14 @@ class Catalogue:
         if not valid:
             return None
         body = decode_spec(valid[0].body)
+        revisions, secrets = self._merge_secrets(secret_keys, changing)
+        version = body.specification.version
         wanted = self._valid(KIND_WANTED, service, *changing)
         replicas = self._valid(KIND_REPLICAS, service, *changing)
         kinds = ((KIND_SPEC, valid), (KIND_WANTED, wanted), (KIND_REPLICAS, replicas))
         merged = Service(
             id=service,
-            specification=body.specification,
+            specification=msgspec.structs.replace(body.specification, version=version + revisions),
             # Whose owner left or was removed stops, until somebody adopts it.
             active=bool(wanted)
             and decode_wanted(wanted[0].body).active
@@ -248,8 +284,29 @@ class Catalogue:
             conflicts=tuple(kind for kind, records in kinds if _in_conflict(records)),
             adopted_by=adopted_by,
             delegates=delegates,
+            secrets=secrets,
         )
-        return _Entry(merged, body.claimed or valid[0].stamp, body.nonce)
+        return _Entry(merged, body.claimed or valid[0].stamp, body.nonce, version)
+
+    def _merge_secrets(
+        self, keys: Sequence[Key], changing: Sequence[MemberId]
+    ) -> tuple[int, tuple[SealedSecret, ...]]:
+        """The sum of the highest revisions, and the secrets that are set now, sorted by name."""
+        revisions = 0
+        found: list[SealedSecret] = []
+        for key in keys:
+            records = authorised(self._membership, self._versions_of(key), *changing)
+            if not records:
+                continue
+            revisions += max(secret_bodies.decode(record.body).revision for record in records)
+            winner = undominated(records)[0]
+            body: SecretBody = secret_bodies.decode(winner.body)
+            if body.sealed and len(found) < SECRETS_MAX:
+                name, set_ms = secret_of(key)[1], winner.stamp.wall_ms
+                found.append(
+                    SealedSecret(name, winner.digest, body.keys, body.sealed, set_ms, winner.log.node)
+                )
+        return revisions, tuple(found)
 
     def _rename(self, names: dict[str, None], before: dict[ServiceId, Service | None]) -> None:
         """Find out who holds each of these names; `before` gets whoever changes by that."""
@@ -270,7 +327,10 @@ class Catalogue:
                     self._entries[service] = msgspec.structs.replace(entry, service=renamed)
 
     def _versions(self, kind: str, service: ServiceId) -> tuple[Record, ...]:
-        return self._records.versions(TOPIC_CATALOGUE, Key(kind, service))
+        return self._versions_of(Key(kind, service))
+
+    def _versions_of(self, key: Key) -> tuple[Record, ...]:
+        return self._records.versions(TOPIC_CATALOGUE, key)
 
     def _valid(self, kind: str, service: ServiceId, *changing: MemberId) -> list[Record]:
         """The undominated ones among the records that count, the winner first."""

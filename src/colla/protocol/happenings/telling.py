@@ -16,6 +16,7 @@ TOLD = {
     "inherited": "role_changed",
     "repaired": "repaired",
     "missing_replicas": "missing",
+    "missing_secrets": "missing",
     "took_over": "took_over",
     "replica_ready": "runs",
     "replica_stopped": "stopped",

@@ -24,7 +24,7 @@ from colla.kernel.messages import Message
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ReplicaId, ServiceId
 from colla.model.location import NO_BALLOT, Ballot
-from colla.model.service import Service
+from colla.model.service import Service, lacking_text
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.floors import BallotFloors
 from colla.protocol.election.setting import Setting
@@ -270,6 +270,8 @@ class Obeying:
             return Unwilling("inactive", "this computer's catalogue shows the service inactive", SOON_S)
         if specification.version > offer.version:
             return Unwilling("old_version", f"version {specification.version} is known here", SOON_S)
+        if service.lacking:
+            return Unwilling("secret_missing", lacking_text(service), SOON_S)
         own = self._running.table.of(service.id)
         if own is None:
             return self._running.refuses(service.id, specification, now)

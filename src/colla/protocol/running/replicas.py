@@ -5,10 +5,14 @@ Transitions of one replica:
     -                           an offer is accepted            -> reserving        its id is being persisted
     -                           surveyed, with a matching cell  -> starting, ready  adopted
     reserving                   Persisted                       -> queued           few start at a time
+    reserving                   Persisted, without its secrets  -> entrusting       their keys are asked for
+    entrusting                  all keys of its secrets came    -> queued
+    entrusting                  they did not come in time       -> -                failed, backed off
     queued                      a start slot, no object here    -> fetching
     queued                      a start slot, object here       -> launching
     queued                      nobody holds the object         -> -                failed, backed off
     fetching                    ObjectFetched                   -> launching
+    queued, fetching            a secret was changed just now   -> entrusting
     fetching                    FetchFailed                     -> -                failed, backed off
     launching                   ReplicaLaunched                 -> starting
     launching                   LaunchFailed                    -> -                failed, backed off
@@ -18,6 +22,7 @@ Transitions of one replica:
     starting, ready, unhealthy  ReplicaExited, or not surveyed  -> -                failed, backed off
     launching                   ReplicaExited                   -> -                failed, backed off
     reserving, queued, fetching  told to stop                   -> -                nothing was launched yet
+    entrusting                  told to stop                    -> -                nothing was launched yet
     launching, starting         told to stop                    -> leaving          drains for `drain_s`
     ready, unhealthy            told to stop                    -> leaving          drains for `drain_s`
     leaving                     DrainDue, or nothing to drain   -> stopping         once a launch has ended
@@ -55,6 +60,7 @@ class Stage(enum.StrEnum):
     """Where a replica stands; see the transitions above."""
 
     RESERVING = "reserving"
+    ENTRUSTING = "entrusting"
     QUEUED = "queued"
     FETCHING = "fetching"
     LAUNCHING = "launching"
@@ -67,6 +73,7 @@ class Stage(enum.StrEnum):
 
 PHASES = {
     Stage.RESERVING: ReplicaPhase.PREPARING,
+    Stage.ENTRUSTING: ReplicaPhase.PREPARING,
     Stage.QUEUED: ReplicaPhase.PREPARING,
     Stage.FETCHING: ReplicaPhase.PREPARING,
     Stage.LAUNCHING: ReplicaPhase.STARTING,
@@ -76,7 +83,7 @@ PHASES = {
     Stage.LEAVING: ReplicaPhase.STOPPING,
     Stage.STOPPING: ReplicaPhase.STOPPING,
 }
-UNLAUNCHED = (Stage.RESERVING, Stage.QUEUED, Stage.FETCHING)
+UNLAUNCHED = (Stage.RESERVING, Stage.ENTRUSTING, Stage.QUEUED, Stage.FETCHING)
 IN_SLOT = (Stage.FETCHING, Stage.LAUNCHING, Stage.STARTING)
 
 

@@ -38,6 +38,7 @@ from colla.protocol.running.willingness import (
     refuses_one_more,
     refuses_service,
 )
+from colla.protocol.secrets.keyring import SecretsHere
 from colla.protocol.supervision.messages import (
     Capacity,
     DrainDue,
@@ -67,14 +68,19 @@ class ObjectsHere(Protocol):
 
 
 class Running:
-    """See the module's docstring. `holdings` tells what is on this disk, `owner` what the owner gives now."""
+    """See the module's docstring. `holdings` tells what is on this disk, `owner` what the owner gives now, `secrets`
+    which secrets of services this node can read.
+    """
 
-    def __init__(self, setting: Setting, holdings: ObjectsHere, owner: Callable[[], Owner]) -> None:
+    def __init__(
+        self, setting: Setting, holdings: ObjectsHere, owner: Callable[[], Owner], secrets: SecretsHere
+    ) -> None:
         self._setting = setting
         self._config = setting.config.supervision
         self._holds = holdings.holds
         self._holdings = holdings
         self._owner = owner
+        self._secrets = secrets
         self.table = ReplicaTable(setting.durable, self._config.detail_chars_max)
         self.backoff = Backoff(self._config)
         self.surveyed = False
@@ -205,10 +211,22 @@ class Running:
         own = self.table.by_pending(request)
         if own is None or own.stage is not Stage.RESERVING:
             return None
-        own.pending, own.stage = 0, Stage.QUEUED
+        own.pending = 0
+        own.stage = Stage.ENTRUSTING if self._secrets.lacking(own.service) else Stage.QUEUED
         self._changed(own.service)
         self._fill_slots(now)
         return own
+
+    def entrusted(self, own: Own, now: Instant) -> None:
+        """The replica has all its secrets: it waits for a start slot."""
+        if own.stage is Stage.ENTRUSTING:
+            own.stage, own.detail = Stage.QUEUED, ""
+            self._fill_slots(now)
+
+    def not_entrusted(self, own: Own, why: str, now: Instant) -> None:
+        """Its secrets did not come in time."""
+        if own.stage is Stage.ENTRUSTING:
+            self._failed(own, why, now)
 
     def fetched(self, request: int, now: Instant) -> None:
         self._preseeds.pop(request, None)
@@ -342,6 +360,7 @@ class Running:
             listed[item.replica] = None
             self._judge(item, now)
         self._drop_vanished(listed, now)
+        self._secrets.tidy([own.service for own in self.table.all()], now)
         self.enforce(now)
         self._fill_slots(now)
 
@@ -410,10 +429,16 @@ class Running:
         return tuple(chosen[: self._config.holders_max])
 
     def _launch(self, own: Own) -> None:
+        self._changed(own.service)
+        if self._secrets.lacking(own.service):
+            # One was changed while it waited: half configured it must not start.
+            own.stage, own.pending = Stage.ENTRUSTING, 0
+            return
         own.stage, own.launched = Stage.LAUNCHING, True
         own.pending = self._setting.outbox.new_id()
-        self._changed(own.service)
-        self._setting.outbox.put(LaunchReplica(own.pending, own.id, own.service, own.specification))
+        secrets = self._secrets.reveal(own.service)
+        launch = LaunchReplica(own.pending, own.id, own.service, own.specification, secrets)
+        self._setting.outbox.put(launch)
 
     def _stop_if_due(self, own: Own) -> None:
         """A launch under way is waited for, so that stopping does not overtake it."""

@@ -1,7 +1,7 @@
 """What a dispatcher answers to user agents: where a service is, and why.
 
 The master answers with authority and tells its subscribers every change; a secondary gives what its master told it, any
-other dispatcher names the master that it knows. Subscriptions expire after `location_ttl_s`; asking again renews them.
+other dispatcher names the master that it knows. To executors that it chose, the master sends holders of the keys of secrets. Subscriptions expire after `location_ttl_s`; asking again renews them.
 
 Invariant: at most `subscribers_max` subscriptions are kept over all services, those that expire first go first.
 """
@@ -9,6 +9,7 @@ Invariant: at most `subscribers_max` subscriptions are kept over all services, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ServiceId
@@ -17,7 +18,8 @@ from colla.protocol.election.book import MasterBook
 from colla.protocol.election.setting import Setting
 from colla.protocol.locations.messages import AskWhy, Explanation, Locate, Located, LocationFailed, WhyLine
 from colla.protocol.placement.scoring import Verdict
-from colla.protocol.supervision.roster import SERVING, Mastered
+from colla.protocol.secrets.messages import KeysAnswer, KeysErrand, KeysQuery
+from colla.protocol.supervision.roster import SERVING, UNREADY, Mastered
 from colla.protocol.supervision.supervisor import Supervisor
 
 NO_LINES: tuple[WhyLine, ...] = ()
@@ -33,6 +35,22 @@ class Answering:
         self._supervisor = supervisor
         self._subscribers: dict[tuple[ServiceId, NodeId], float] = {}
         self._told: dict[ServiceId, tuple[Location, ...]] = {}
+
+    def message(
+        self, peer: NodeId, message: Locate | LocationFailed | AskWhy | KeysQuery, now: Instant
+    ) -> None:
+        """A user agent, or an executor with a replica, asks."""
+        match message:
+            case Locate():
+                self.locate(peer, message, now)
+            case LocationFailed():
+                self.location_failed(peer, message, now)
+            case AskWhy():
+                self.explain(peer, message, now)
+            case KeysQuery():
+                self.entrust(peer, message)
+            case _:
+                assert_never(message)
 
     def locate(self, peer: NodeId, message: Locate, now: Instant) -> None:
         """A user agent asks where a service is."""
@@ -54,6 +72,24 @@ class Answering:
         for node, watched in mastered.replicas.items():
             if watched.replica.id == message.replica:
                 self._supervisor.ordering.probe(node, now)
+
+    def entrust(self, peer: NodeId, query: KeysQuery) -> None:
+        """An executor lacks the keys of secrets: if it was chosen, send holders to it, others at each attempt."""
+        mastered = self._supervisor.mastered.get(query.service)
+        service = self._setting.catalogue.service(query.service)
+        if mastered is None or service is None or peer not in self._supervisor.placed(query.service):
+            return
+        could = [key.node for secret in service.secrets for key in secret.keys]
+        could += [node for node, watched in mastered.replicas.items() if watched.replica.phase not in UNREADY]
+        present = self._setting.presence.is_present
+        holders = [node for node in dict.fromkeys(could) if node != peer and present(node)]
+        if not holders:
+            self._setting.outbox.send(peer, KeysAnswer(query.service, b""))
+        count = min(self._config.secrets.holders_asked_max, len(holders))
+        first = (query.attempt - 1) * count
+        errand = KeysErrand(query.service, query.secrets, peer)
+        for place in range(first, first + count):
+            self._setting.outbox.send(holders[place % len(holders)], errand)
 
     def flush(self, now: Instant) -> None:
         """Tell subscribers of the services whose locations changed."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from colla.kernel.time import Instant
 from colla.model.contribution import AgentKind
 from colla.model.ids import NodeId
-from colla.model.service import Service
+from colla.model.service import Service, lacking_text
 from colla.protocol.election.setting import Setting
 from colla.protocol.placement.scoring import Candidate, Verdict, judge
 from colla.protocol.rendezvous import nearest_spread
@@ -27,6 +27,9 @@ class Judging:
 
     def verdicts(self, mastered: Mastered, service: Service, now: Instant) -> list[Verdict]:
         """The judgement of every present executor, the best first."""
+        if service.lacking:
+            why = lacking_text(service)
+            return [Verdict(node, False, 0.0, why) for node in self._setting.executors()]
         keepers = dict.fromkeys(self._repositories(service))
         keeping = [node for node, watched in mastered.replicas.items() if watched.ordered_s is None]
         placed = [

@@ -15,12 +15,15 @@ only; what a report does not list is gone only if the report covers the service.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from colla.kernel.messages import Message
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId, ServiceId
 from colla.model.location import Ballot, Replica, ReplicaPhase
+from colla.model.service import Service, lacking_text
 from colla.protocol.election.echoes import Echoes
 from colla.protocol.election.setting import Setting
 from colla.protocol.supervision.hearing import Hearing
@@ -94,6 +97,20 @@ class Ordering:
         """Let a likely next executor fetch the object ahead."""
         holders = tuple(list(mastered.replicas)[: self._config.holders_max])
         self._setting.outbox.send(node, Preseed(mastered.service, version, holders))
+
+    def tell_lacking(self, mastered: Mastered, service: Service) -> None:
+        """The service cannot start without secrets that nobody has set: tell people, once."""
+        text = lacking_text(service)
+        if text not in mastered.history:
+            mastered.note(text, self._config.history_max)
+            self._setting.outbox.notify("missing_secrets", text, service=mastered.service)
+
+    def readers_came(self, mastered: Mastered, nodes: Sequence[NodeId]) -> None:
+        """If one of them can read a secret of the service, executors that wait for that may be asked at once."""
+        service = self._setting.catalogue.service(mastered.service)
+        secrets = service.secrets if service is not None else ()
+        if any(key.node in nodes for secret in secrets for key in secret.keys):
+            mastered.refusals.clear()
 
     def expire(self, mastered: Mastered, now: Instant) -> None:
         """Give up offers without an answer; repeat stop orders that had no effect."""
