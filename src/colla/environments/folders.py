@@ -76,11 +76,7 @@ class RuntimeFolder:
     @property
     def sockets(self) -> Path:
         """The folder of the Unix sockets, the same for every program of this runtime folder."""
-        here = self.path / "sockets"
-        if len(os.fsencode(here)) + SOCKET_NAME_HEX + len("/.sock.app") <= SOCKET_PATH_BYTES_MAX:
-            return private_folder(here)
-        name = f"colla-{os.getuid()}-{digest(os.fsencode(self.path)).hex()[:12]}"
-        return private_folder(Path(tempfile.gettempdir()) / name)
+        return private_folder(folder_for_sockets(self.path / "sockets", SOCKET_NAME_HEX + len(".sock.app")))
 
     @property
     def control(self) -> Path:
@@ -152,6 +148,14 @@ class Place:
         """Forget the replica, its logs included."""
         self.clear_scratch()
         remove_tree(self.path)
+
+
+def folder_for_sockets(wanted: Path, name_bytes: int) -> Path:
+    """`wanted`, or where that is too deep for sockets with names so long, a short folder: always the same one."""
+    if len(os.fsencode(wanted)) + 1 + name_bytes <= SOCKET_PATH_BYTES_MAX:
+        return wanted
+    name = f"colla-{os.getuid()}-{digest(os.fsencode(wanted.parent)).hex()[:12]}"
+    return Path(tempfile.gettempdir()) / name
 
 
 def listen_on(path: Path) -> socket.socket:

@@ -24,7 +24,7 @@ from colla.agents.communication_requests import EventPublished, PublishEvent
 from colla.client.text import clean
 from colla.client.types import NoticeReport
 from colla.environments import group
-from colla.environments.folders import listen_on, private_folder
+from colla.environments.folders import folder_for_sockets, listen_on, private_folder
 from colla.environments.protocol import BODY_BYTES_MAX, GroupAccess, Nothing, Problem, Wire
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import KEY_BYTES, ObjectId, ReplicaId, ServiceId, parse_hex
@@ -70,7 +70,7 @@ class GroupDoor:
     @property
     def socket(self) -> Path:
         """Where it listens."""
-        return self._node.replicas.folder / FOLDER / SOCKET
+        return folder_for_sockets(self._node.replicas.folder / FOLDER, len(SOCKET)) / SOCKET
 
     def access(self, token: str) -> GroupAccess:
         """What a replica with this token is told."""

@@ -40,7 +40,7 @@ def node_report(node: Node) -> types.NodeReport:
         member=info.member.hex() if info is not None else "",
         member_name=member.name if member is not None else node.settings.member_name,
         joined=info is not None,
-        join_problem=node.join_problem or core.administration.why_out(),
+        join_problem=(node.join_problem if info is None else "") or core.administration.why_out(),
         join_again=node.join_again,
         version=colla.__version__,
         pid=os.getpid(),
@@ -155,7 +155,7 @@ def status_report(node: Node) -> types.StatusReport:
     """The group at a glance, with what deserves attention."""
     computers, services = computer_reports(node), service_reports(node)
     warnings = []
-    if node.join_problem:
+    if node.join_problem and not node.joined:
         again = " It goes on trying." if node.join_again else ""
         warnings.append(f"This computer could not join the group: {node.join_problem}{again}")
     elif out := node.core.administration.why_out():

@@ -26,7 +26,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     support.make_wheel(shelf, "greeting", {"greeting.py": "import words\n"}, needs="words")
     support.make_wheel(shelf, "words", {"words.py": "hello = 'hello'\n"})
     monkeypatch.setenv("UV_FIND_LINKS", str(shelf))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     folder = tmp_path / "service"
     (folder / "pages").mkdir(parents=True)
     (folder / ".venv").mkdir()

@@ -1,11 +1,14 @@
-"""The group's door lists a service's names page by page, each once, and no other service's."""
+"""The group's door lists a service's names page by page, each once, and no other service's. It opens in deep folders."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import aiohttp
 import pytest
 
 from colla.model.ids import ReplicaId, ServiceId
@@ -42,3 +45,24 @@ async def test_pages_hold_every_name_once(page: int, monkeypatch: pytest.MonkeyP
         more, pages = told.get("more", False), pages + 1
     assert found == ["a.txt", "b/c.txt", "b/d.txt", "e.txt"]
     assert pages == -(-len(found) // page)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_it_opens_wherever_the_folder_is(deep: bool, tmp_path: Path) -> None:
+    """A socket's path may have about 100 bytes; a member's folder may lie deeper than that."""
+    folder = tmp_path / "/".join(["a-rather-long-name"] * 8) if deep else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    node = SimpleNamespace(replicas=SimpleNamespace(folder=folder, of_token=lambda token: None))
+    door = group_door.GroupDoor(cast(Any, node))
+    await door.open()
+    try:
+        connector = aiohttp.UnixConnector(door.access("token").socket)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get("http://group/v1") as told,
+        ):
+            assert told.status in (403, 404)
+    finally:
+        await door.close()
+        if deep:
+            shutil.rmtree(door.socket.parent)
