@@ -43,7 +43,7 @@ CONTRIBUTION = {
     "denied_members": "Whose services never run here, whoever else may: names or ids.",
     "only_labels": "Pairs such as `gpu=yes`: only services that ask for one of them run here; empty means all.",
     "denied_labels": "Services that ask for one of these labels do not run here.",
-    "strangers": "The weakest isolation for services of others than the owner and `members`: `bubblewrap`, `container`, `webassembly` or `nothing-executed`; empty means any.",
+    "strangers": "The weakest isolation for services of others than the owner and `members`: `landlock`, `bubblewrap`, `container`, `webassembly` or `nothing-executed`; empty means any.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
 }

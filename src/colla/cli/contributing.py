@@ -120,7 +120,7 @@ class Gives:
         str | None,
         typer.Option(
             "--strangers",
-            help="The weakest isolation for services of members whom --for does not name: bubblewrap, container, "
+            help="The weakest isolation for services of members whom --for does not name: landlock, bubblewrap, container, "
             "webassembly, nothing-executed; or none.",
             rich_help_panel=PANEL,
         ),

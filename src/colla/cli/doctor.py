@@ -76,12 +76,12 @@ def _sandbox() -> DoctorLine:
     if shutil.which("bwrap"):
         return DoctorLine(OK, "sandbox", "bubblewrap is installed: programs of others run contained.")
     hint = (
-        "Install bubblewrap (apt install bubblewrap)."
+        "Install bubblewrap (apt install bubblewrap). Without it Landlock holds them, which is weaker (Linux 6.12 or newer)."
         if sys.platform.startswith("linux")
         else "Web sites run here; programs of others only with --unsandboxed, which is dangerous."
     )
     return DoctorLine(
-        WARNING, "sandbox", "bubblewrap is not installed: programs of others are not run.", hint
+        WARNING, "sandbox", "bubblewrap is not installed: programs are not given by default.", hint
     )
 
 

@@ -55,6 +55,9 @@ async def show(here: Here) -> None:
         ("KIND", "VERSION", "RUNS", "ISOLATION", "LIMITS THAT HOLD", "REPLICAS", "PROGRAM"),
         [_row(report) for report in reports],
     )
+    for report in reports:
+        for remaining in report.not_contained:
+            here.out.note(f"{report.kind}: it can happen that a program {remaining}.")
 
 
 async def remove(here: Here, kind: Annotated[str, typer.Argument(metavar="KIND", help="Its kind.")]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m colla.environments static|process|wasm|container --runtime DIR [--isolation auto|bubblewrap|none]`.
+"""`python -m colla.environments static|process|wasm|container --runtime DIR [--isolation auto|bubblewrap|landlock|none]`.
 
 Starts one environment program in a runtime folder, prints its handshake and serves until it is ended.
 `python -m colla.environments openapi` prints the OpenAPI document.
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("kind", choices=["static", "process", "wasm", "container", "openapi"])
     parser.add_argument("--runtime", type=Path, help="folder for its socket and its replicas")
-    parser.add_argument("--isolation", choices=["auto", "bubblewrap", "none"], default="auto")
+    parser.add_argument("--isolation", choices=["auto", "bubblewrap", "landlock", "none"], default="auto")
     options = parser.parse_args(arguments)
     if options.kind == "openapi":
         sys.stdout.write(openapi.text())

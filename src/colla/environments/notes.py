@@ -29,6 +29,8 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
     failed: str | None = None
     check: str | None = None
     """What the command that checks the program found last."""
+    overfull: str | None = None
+    """What was too much for its scratch folder, so that it was ended."""
     ended: bool = False
     exited: int | None = None
     signal: int | None = None

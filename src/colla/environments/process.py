@@ -22,12 +22,14 @@ from typing import Final
 import msgspec
 
 import colla
-from colla.environments import bridge, processes, sandbox
+from colla.environments import processes, sandbox
 from colla.environments.artifacts import check_artifact, count_artifact
+from colla.environments.bridge_config import Inherited, bridge_config
 from colla.environments.cgroups import ControlGroups, Group
+from colla.environments.containment import find_containment, not_contained
 from colla.environments.driver import fault
-from colla.environments.folders import LOG_SEGMENT_BYTES_MAX, Place, RuntimeFolder
-from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
+from colla.environments.folders import Place, RuntimeFolder
+from colla.environments.landlock import Landlock
 from colla.environments.notes import read_lines
 from colla.environments.packages import Bundle, PythonPackages
 from colla.environments.process_replica import LAUNCH_ERRORS, Handle, ProcessReplica
@@ -46,7 +48,6 @@ from colla.environments.sandbox import Bubblewrap
 INFO_TIMEOUT_S: Final = 10.0
 """How long bubblewrap may take to say which process the bridge became."""
 INFO_BYTES_MAX: Final = 4096
-OPEN_FILES_DEFAULT: Final = 4096
 COMMAND_BYTES_MAX: Final = 64 << 10
 OOM_SCORE: Final = 400
 """When memory runs out the kernel shall end a service rather than the owner's own programs."""
@@ -61,11 +62,10 @@ class ProcessDriver:
     """Runs programs; see `Driver`."""
 
     def __init__(self, instance: str, folder: RuntimeFolder, isolation: str = "auto") -> None:
-        """`isolation` is auto, bubblewrap (nothing else will do) or none. Raises `EnvironmentFault`."""
-        found = "it was switched off" if isolation == "none" else Bubblewrap.find(folder.path)
+        """`isolation` is auto, none, or bubblewrap or landlock where nothing else will do. Raises `EnvironmentFault`."""
+        found, why_not = find_containment(folder.path, isolation)
         self._bubblewrap = found if isinstance(found, Bubblewrap) else None
-        if self._bubblewrap is None and isolation == "bubblewrap":
-            raise fault("no_sandbox", f"There is no sandbox: {found}.", "Install bubblewrap.")
+        self._landlock = found if isinstance(found, Landlock) else None
         self._groups = ControlGroups.find()
         self._packages = PythonPackages(folder, self._bubblewrap)
         self.info = EnvironmentInfo(
@@ -83,11 +83,12 @@ class ProcessDriver:
                     "listen": {"enum": ["auto", "fds", "unix", "port"], "default": "auto"},
                 },
             },
-            isolation="bubblewrap" if self._bubblewrap else "none",
-            network_modes=("isolated",) if self._bubblewrap else ("shared",),
+            isolation="bubblewrap" if self._bubblewrap else "landlock" if self._landlock else "none",
+            network_modes=("isolated",) if found else ("shared",),
             limits_enforced=(*self._groups.limits, "open_files"),
             capabilities=("prepare", "recover", "logs", "stats", "signal", "check_command"),
-            needs_consent="" if self._bubblewrap else f"programs would run without a sandbox, since {found}",
+            needs_consent="" if found else f"programs would run without a sandbox, since {why_not}",
+            not_contained=not_contained(found, self._groups),
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
@@ -101,6 +102,12 @@ class ProcessDriver:
             )
         if any("\0" in text for text in texts) or any("=" in name or not name for name in spec.env):
             raise fault("command_malformed", "Command and environment must not have NUL, nor names '='.")
+        if self._landlock is not None and spec.listen == "unix":
+            raise fault(
+                "not_supported",
+                "Without bubblewrap a program has no Unix sockets of its own.",
+                "Listen on $PORT.",
+            )
         if self.info.needs_consent and not allow_unsandboxed:
             raise fault(
                 "consent_needed",
@@ -196,11 +203,9 @@ class ProcessDriver:
             listener = held.enter_context(place.listen())
             status, *logs = (_open_fresh(held, path) for path in (place.status, *place.logs))
             config = held.enter_context(tempfile.TemporaryFile(dir=place.path))
-            config.write(
-                msgspec.json.encode(
-                    self._bridge_config(spec, place, listener.fileno(), status, logs, packages)
-                )
-            )
+            passed = Inherited(listener.fileno(), status, tuple(logs))
+            told = bridge_config(spec, place, passed, packages, self._bubblewrap or self._landlock)
+            config.write(msgspec.json.encode(told))
             config.seek(0)
             inherited = [listener.fileno(), status, *logs, config.fileno()]
             read, write = (
@@ -208,7 +213,7 @@ class ProcessDriver:
                 for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
             )
             if self._bubblewrap is None:
-                command = [str(sandbox.interpreter()), "-I", "-S", "-B", str(Path(bridge.__file__).resolve())]
+                command = sandbox.start_bridge(sandbox.bridge_folder())
             else:
                 system_calls = sandbox.open_filter()
                 if system_calls is not None:
@@ -241,58 +246,6 @@ class ProcessDriver:
                 child.wait()
                 reason = (place.path / LAUNCH_ERRORS).read_text(errors="replace").strip()[-500:]
                 raise OSError(reason or "bubblewrap said nothing") from None
-
-    def _bridge_config(
-        self,
-        spec: ReplicaSpec,
-        place: Place,
-        listener: int,
-        status: int,
-        logs: list[int],
-        packages: Path | None,
-    ) -> dict[str, object]:
-        contained = self._bubblewrap is not None
-        search, home, tmp = sandbox.search_path(), f"{sandbox.SCRATCH}/home", "/tmp"
-        app_socket, folder = sandbox.APP_SOCKET, sandbox.APP
-        if not contained:
-            search = f"{search}:{os.environ.get('PATH', '')}"
-            home, tmp = str(place.scratch / "home"), str(place.scratch / "tmp")
-            app_socket, folder = str(place.app_socket), str(check_artifact(spec.artifact))
-        brought = {}
-        if packages is not None:
-            seen = sandbox.PACKAGES if contained else str(packages)
-            search, brought = f"{seen}/bin:{search}", {"VIRTUAL_ENV": seen}
-        env = brought | {
-            "PATH": search,
-            "HOME": home,
-            "TMPDIR": tmp,
-            "LANG": "C.UTF-8",
-            "HOST": "127.0.0.1",
-            "USER": "app",
-        }
-        env |= {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | spec.env
-        if spec.group is not None:
-            door = f"{sandbox.GROUP}/{Path(spec.group.socket).name}" if contained else spec.group.socket
-            env |= {SOCKET_VARIABLE: door, TOKEN_VARIABLE: spec.group.token}
-        env |= {"COLLA_SOCKET": app_socket, "COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica}
-        return {
-            "command": spec.command,
-            "env": env,
-            "cwd": folder,
-            "listen": spec.listen,
-            "listener": listener,
-            "socket": app_socket,
-            "port": sandbox.PORT if contained else 0,
-            "status": status,
-            "logs": logs,
-            "log_bytes_max": LOG_SEGMENT_BYTES_MAX,
-            "start_period_s": spec.health.start_period_s,
-            "contained": contained,
-            "check": list(spec.health.command),
-            "check_interval_s": spec.health.interval_s,
-            "check_timeout_s": spec.health.timeout_s,
-            "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": spec.limits.open_files or OPEN_FILES_DEFAULT},
-        }
 
 
 def _group_name(replica: str) -> str:

@@ -109,6 +109,9 @@ class ProcessReplica:
                 signal=notes.signal,
                 message="It needed more memory than it may have.",
             )
+        if notes.overfull is not None:
+            message = f"It was ended, since {notes.overfull}."
+            return Exit(reason="killed", code=notes.exited, signal=notes.signal, message=message)
         if notes.failed is not None:
             return Exit(reason="not_started", message=f"It could not be started: {notes.failed}")
         if self._stop_requested:

@@ -47,12 +47,24 @@ CAPABILITIES: Final[dict[str, str]] = {
 """What an environment may claim; an agent asks only for what is claimed. Names of one's own begin with `x-`."""
 EXIT_LINES_MAX: Final = 20
 """Log lines that come with an exit."""
+THREATS: Final[dict[str, str]] = {
+    "files": "reads or changes files of the owner, keys among them, or of other services",
+    "names": "learns which files there are, how large and how old they are",
+    "processes": "reads, traces or signals other programs",
+    "network": "reaches other computers, or what listens on this one",
+    "system": "mounts, loads modules, changes the clock or settings of the system",
+    "terminal": "types into the terminal of whoever started the agent",
+    "fork_bomb": "starts processes until nobody else can",
+    "memory_bomb": "takes the memory of others",
+    "disk_bomb": "fills the disk",
+}
+"""What a service's program may try against its computer."""
 START_PERIOD_S: Final = 10.0
 """How long a program may take until it answers, unless its specification says otherwise."""
 
 LimitName = Literal["memory_bytes", "cpus", "pids", "open_files"]
 Phase = Literal["starting", "ready", "unhealthy", "stopping", "exited"]
-Isolation = Literal["nothing-executed", "webassembly", "container", "bubblewrap", "none"]
+Isolation = Literal["nothing-executed", "webassembly", "container", "bubblewrap", "landlock", "none"]
 ExitReason = Literal["exited", "killed", "stopped", "out_of_memory", "not_started", "never_listened", "lost"]
 ReplicaSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"]
@@ -288,6 +300,8 @@ class EnvironmentInfo(Wire, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     needs_consent: str = ""
     """Why the owner has to agree before it runs anything, in a sentence; empty when it is sandboxed."""
+    not_contained: tuple[str, ...] | None = None
+    """Those of `THREATS` that it does not keep a program from on this computer; None where it does not say."""
 
 
 class Health(Wire, frozen=True, kw_only=True):

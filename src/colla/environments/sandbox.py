@@ -27,7 +27,9 @@ from colla.environments.folders import private_folder
 
 APP: Final = "/app"
 SCRATCH: Final = "/scratch"
-BRIDGE: Final = "/run/colla/bridge.py"
+BRIDGE: Final = "/run/colla/bridge"
+START: Final = "import sys; sys.path.append(sys.argv.pop(1)); from bridge.main import main; main()"
+"""The bridge's own folder comes last, so that none of its modules is taken for one of the standard library."""
 GROUP: Final = "/run/colla-group"
 """The folder with the socket of the group's door."""
 APP_SOCKET: Final = "/scratch/tmp/app.sock"
@@ -79,6 +81,16 @@ def _too_wide(path: Path) -> bool:
     """Whether binding it would show what a program has no business to see."""
     home = Path.home().resolve()
     return path == Path("/") or home == path or home.is_relative_to(path)
+
+
+def bridge_folder() -> Path:
+    """Where the bridge's modules are on this computer."""
+    return Path(bridge.__file__).resolve().parent
+
+
+def start_bridge(folder: Path) -> list[str]:
+    """The command up to the bridge's arguments, given where its modules are."""
+    return [str(interpreter()), "-I", "-S", "-B", "-c", START, str(folder.parent)]
 
 
 def search_path() -> str:
@@ -159,7 +171,7 @@ class Bubblewrap:
             command += ["--ro-bind", str(self._etc / name), f"/etc/{name}"]
         command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
         command += ["--tmpfs", "/dev/shm", "--tmpfs", "/run"]
-        command += ["--ro-bind", str(Path(bridge.__file__).resolve()), BRIDGE]
+        command += ["--ro-bind", str(bridge_folder()), BRIDGE]
         if door is not None and door.is_dir():
             command += ["--ro-bind", str(door), GROUP]
         for option, path, shown_as in more:
@@ -185,7 +197,7 @@ class Bubblewrap:
         command += ["--info-fd", str(info_fd)]
         if filter_fd is not None:
             command += ["--seccomp", str(filter_fd)]
-        return [*command, str(interpreter()), "-I", "-S", "-B", BRIDGE]
+        return [*command, *start_bridge(Path(BRIDGE))]
 
     def installer(self, artifact: Path, place: Path, packages: Path, program: Path) -> list[str]:
         """The command up to the arguments of `program`, which may write into `packages` and below `place`."""

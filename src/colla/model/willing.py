@@ -14,7 +14,7 @@ from colla.model.contribution import Contribution
 from colla.model.ids import MemberId
 from colla.model.service import Specification
 
-ISOLATIONS: Final = ("none", "bubblewrap", "container", "webassembly", "nothing-executed")
+ISOLATIONS: Final = ("none", "landlock", "bubblewrap", "container", "webassembly", "nothing-executed")
 """How an environment keeps a service from the rest of the computer, the weakest first."""
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from colla.client import types
+from colla.client.text import clean
 from colla.environments.client import EnvironmentClient
-from colla.environments.protocol import EnvironmentInfo
+from colla.environments.protocol import THREATS, EnvironmentInfo
 from colla.model.contribution import Contribution
 from colla.model.errors import CollaError
 from colla.model.service import check_kind
@@ -104,6 +105,9 @@ def _report(node: Node, kind: str, command: tuple[str, ...]) -> types.Environmen
         limits_enforced=info.limits_enforced if info is not None else (),
         capabilities=info.capabilities if info is not None else (),
         needs_consent=info.needs_consent if info is not None else "",
+        not_contained=tuple(THREATS.get(threat, clean(threat)) for threat in info.not_contained or ())
+        if info is not None
+        else (),
     )
 
 

@@ -237,6 +237,18 @@ def bench_of() -> type[Bench]:
     return Bench
 
 
+@pytest.fixture(scope="module")
+def launcher_of_module() -> Launcher:
+    """As `launcher`, for what a whole module shares."""
+    return launch
+
+
+@pytest.fixture(scope="module")
+def bench_of_module() -> Callable[[EnvironmentClient, str, Path], AsyncIterator[Bench]]:
+    """Runs a bench for a whole module, and stops everything at its end."""
+    return _run
+
+
 @pytest.fixture
 def get() -> Callable[..., Awaitable[tuple[int, bytes]]]:
     """GET over a Unix socket: (status, body)."""

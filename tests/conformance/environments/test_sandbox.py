@@ -66,7 +66,7 @@ ATTEMPTS = """
 """
 
 UNWRITABLE = [
-    "/x", "/usr/x", "/etc/x", "/run/x", "/dev/x", "/app/x", "/app/app.py", "/run/colla/bridge.py",
+    "/x", "/usr/x", "/etc/x", "/run/x", "/dev/x", "/app/x", "/app/app.py", "/run/colla/bridge/main.py",
     # Started by root, a program could have written these, and core_pattern means root's rights outside.
     "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from colla.environments import cgroups, sandbox, seccomp
-from colla.environments.bridge import LINE_BYTES_MAX, LogSegments, Output
+from colla.environments.bridge.log import LINE_BYTES_MAX, LogSegments, Output
 from colla.environments.cgroups import ControlGroups, Group
 from colla.environments.folders import Place, Record, RuntimeFolder, remove_tree
 from colla.environments.health import check_health_check, problem_of

@@ -7,7 +7,8 @@ import msgspec
 
 class EnvironmentReport(msgspec.Struct, frozen=True):
     """An execution environment of this computer. `command` is empty when it is built in; `given` tells whether the
-    contribution names it, `attached` whether its program works now, and `problem` why not.
+    contribution names it, `attached` whether its program works now, and `problem` why not. `not_contained` says what it does
+    not keep a program from, as ends of sentences.
     """
 
     kind: str
@@ -21,6 +22,7 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     limits_enforced: tuple[str, ...]
     capabilities: tuple[str, ...]
     needs_consent: str
+    not_contained: tuple[str, ...] = ()
 
 
 class AttachRequest(msgspec.Struct, frozen=True):
