@@ -52,6 +52,7 @@ from colla.protocol.naming.names import Names, register_names
 from colla.protocol.presence.introductions import Introductions
 from colla.protocol.presence.presence import Presence
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.quota import Quota, subjects_quota
 from colla.protocol.records.writes import Writes
 from colla.protocol.rendezvous import nearest_spread
 from colla.protocol.secrets.keyring import Keyring
@@ -137,13 +138,16 @@ class Foundation:
         self.outbox.persist(StoreCell(START_CELL, self.start_number.to_bytes(4)))
         self.codec = make_codec(config.frame_bytes_max)
         self.book = RecordBook(identity, config.records, rng, self.outbox, durable)
-        self.book.register(TOPIC_MEMBERSHIP, check_record)
-        register_catalogue(self.book)
-        register_names(self.book)
-        register_messages(self.book, config.messaging)
-        register_events(self.book, config.happenings)
+        quotas = config.quotas
+        membership = Quota(numbers_max=quotas.membership_records, earliest_logs=True)
+        self.book.register(TOPIC_MEMBERSHIP, check_record, quota=membership)
+        register_catalogue(self.book, subjects_quota(quotas, quotas.services))
+        register_names(self.book, subjects_quota(quotas, quotas.names))
+        register_messages(self.book, config.messaging, quotas)
+        register_events(self.book, config.happenings, quotas)
         self.membership = Membership(identity.group, self.book)
-        self.book.judge_authors(self.membership.knew)
+        self.book.judge_authors(self._is_known)
+        self.book.bound_members(self.membership.nodes_beside, quotas.member_bytes)
         self.catalogue = Catalogue(self.book, self.membership)
         self.names = Names(self.book, self.membership)
         self.keyring = Keyring(identity, config.secrets, rng, self.outbox, durable, self.catalogue)
@@ -315,6 +319,9 @@ class Foundation:
     def seen(self, nodes: Sequence[NodeId]) -> Sequence[tuple[bytes, int]]:
         """All logs of these nodes, by name, and the highest number held of each."""
         return self.book.highest_of(nodes)
+
+    def _is_known(self, author: NodeId) -> bool:
+        return self.membership.has_room(author, self.config.membership.computers_per_member_max)
 
     def _admits(self) -> bool:
         owner = self.membership.owner_of(self.identity.node)

@@ -67,10 +67,27 @@ class RecordConfig(msgspec.Struct, frozen=True):
     inventory_entries_max: int = 2048
     summary_logs_max: int = 4096
     """Frontiers in one message; of more logs a random stretch is told, so that all get their turn."""
-    logs_per_node_max: int = 256
-    """Logs of one node in one topic: one, and one more for each time that an old disk came back."""
+    logs_per_node_max: int = 16
+    """Logs of one node in one topic: one, and one more for each time that an old disk came back or one was full."""
     unknown_authors_bytes_max: int = 4 * 1024 * 1024
     """Records whose author no membership record names (yet), all together."""
+
+
+class QuotaConfig(msgspec.Struct, frozen=True):
+    """What others keep of one log of a member's computer (decision 0021); it may have `logs_per_node_max` in a topic."""
+
+    membership_records: int = 8192
+    services: int = 2048
+    """Services and secrets in one log of the catalogue, the eliminated ones included."""
+    names: int = 8192
+    """Named objects in one log, the removed ones included."""
+    subject_records: int = 16
+    """Of one service or one name: six keys, and as much again where a disk came back."""
+    member_bytes: int = 128 * 1024 * 1024
+    """Of all computers of one member together, in all topics."""
+    receipts_body_bytes: int = 8 * 1024
+    events_body_bytes: int = 24 * 1024
+    group_events_body_bytes: int = 24 * 1024
 
 
 class MembershipConfig(msgspec.Struct, frozen=True):
@@ -93,6 +110,8 @@ class MembershipConfig(msgspec.Struct, frozen=True):
     ticket_expiry_s: float = 7 * 24 * 3600.0
     ticket_expiry_max_s: float = 366 * 24 * 3600.0
     members_max: int = 10_000
+    computers_per_member_max: int = 64
+    """Of more than the eldest of these only so much is kept as of authors that nobody knows."""
     name_chars_max: int = 63
 
 
@@ -334,6 +353,7 @@ class Config(msgspec.Struct, frozen=True):
 
     iterations: IterationConfig = IterationConfig()
     records: RecordConfig = RecordConfig()
+    quotas: QuotaConfig = QuotaConfig()
     membership: MembershipConfig = MembershipConfig()
     presence: PresenceConfig = PresenceConfig()
     election: ElectionConfig = ElectionConfig()

@@ -25,6 +25,7 @@ from colla.model.keys import SecretKey
 from colla.model.record import Key, Log, Payload, Record, Seen, SignedRecord, Stamp, parse_record, sign_record
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.records.retention import Retention
 from colla.protocol.records.summary import log_name
 from colla.protocol.records.writes import RecordsNews, WriteConcluded, Writes
@@ -93,12 +94,13 @@ def make_book(
     durable: Durable | None = None,
     config: RecordConfig | None = None,
     retention: Retention | None = None,
+    quota: Quota = UNBOUNDED,
 ) -> RecordBook:
     """A book that may be written to, on an outbox of its own. Every start has other randomness, as in life."""
     identity = Identity(GROUP, secret(number))
     rng = Random(f"{number} {len(durable.cells) if durable else 0}")
     book = RecordBook(identity, config or RecordConfig(), rng, Outbox(1), durable or Durable({}, {}))
-    book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=retention)
+    book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=retention, quota=quota)
     book.opened()
     return book
 
@@ -130,7 +132,7 @@ class Box:
         rng = Random(f"{lab.seed} {number} {start_number}")
         on_disk = Durable(dict(durable.records), dict(durable.cells))
         self.book = RecordBook(self.identity, lab.config, rng, self.outbox, on_disk)
-        self.book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=lab.retention)
+        self.book.register(TOPIC, accept, tombstone=TOMBSTONE, retention=lab.retention, quota=lab.quota)
         self.sessions = Sessions(self.identity, lab.config, rng, self.outbox, self.book)
         self.multicast = Multicast(self.identity, lab.config, rng, self.outbox, lab.codec)
         self.writes = Writes(self.identity, lab.config, self.outbox, self.book, self.multicast)
@@ -209,9 +211,11 @@ class Lab:
         *,
         opened: bool = True,
         retention: Retention | None = None,
+        quota: Quota = UNBOUNDED,
     ) -> None:
         self.seed = seed
         self.retention = retention
+        self.quota = quota
         self.rng = Random(seed)
         self.config = config or RecordConfig()
         self.codec = Codec(MESSAGES, FRAME_BYTES_MAX)

@@ -49,6 +49,7 @@ from colla.protocol.catalogue.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.secrets import bodies as secret_bodies
 from colla.protocol.secrets.bodies import KIND_SECRET, SecretBody, secret_key, secret_of
 from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
@@ -56,9 +57,9 @@ from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 Items = list[tuple[Key, bytes]]
 
 
-def register_catalogue(book: RecordBook) -> None:
+def register_catalogue(book: RecordBook, quota: Quota = UNBOUNDED) -> None:
     """Let the book hold the catalogue's records."""
-    book.register(TOPIC_CATALOGUE, check_record, tombstone=KIND_GONE)
+    book.register(TOPIC_CATALOGUE, check_record, tombstone=KIND_GONE, quota=quota)
 
 
 class _Entry(msgspec.Struct, frozen=True):

@@ -13,11 +13,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from colla.kernel.config import HappeningsConfig
+from colla.kernel.config import HappeningsConfig, QuotaConfig
 from colla.model.errors import CollaError
 from colla.model.ids import RANDOM_ID_BYTES, MemberId, NodeId, ServiceId
 from colla.model.record import TOPIC_EVENTS, TOPIC_HAPPENINGS, Record
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.quota import Quota
 from colla.protocol.records.retention import Retention
 
 KIND_PUBLISHED, KIND_HAPPENED = "published", "happened"
@@ -100,11 +101,17 @@ def check_happened_record(record: Record) -> None:
         _happened.decode(record.body)
 
 
-def register_events(book: RecordBook, config: HappeningsConfig) -> None:
+def register_events(book: RecordBook, config: HappeningsConfig, quotas: QuotaConfig) -> None:
     """Let the book hold events, the newest of each log; the group's and the applications' apart."""
     book.register(
-        TOPIC_HAPPENINGS, check_happened_record, retention=Retention(config.group_kept, config.group_bytes)
+        TOPIC_HAPPENINGS,
+        check_happened_record,
+        retention=Retention(config.group_kept, config.group_bytes),
+        quota=Quota(body_bytes_max=quotas.group_events_body_bytes),
     )
     book.register(
-        TOPIC_EVENTS, check_published_record, retention=Retention(config.events_kept, config.events_bytes)
+        TOPIC_EVENTS,
+        check_published_record,
+        retention=Retention(config.events_kept, config.events_bytes),
+        quota=Quota(body_bytes_max=quotas.events_body_bytes),
     )

@@ -342,7 +342,10 @@ class Admission:
             return []
         if not self._admits():
             return self._deny(peer, joining.NOT_ADMITTING, "This computer lets nobody in; ask another one.")
-        verdict = joining.judge_join(self._membership, claim, peer, self._config.members_max, now)
+        config = self._config
+        verdict = joining.judge_join(
+            self._membership, claim, peer, config.members_max, now, config.computers_per_member_max
+        )
         if verdict.code:
             return self._deny(peer, verdict.code, verdict.text)
         concluded: list[AdmissionConclusion] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from colla.kernel.config import MembershipConfig
 from colla.kernel.time import Instant
 from colla.model.ids import NodeId
 from colla.protocol.membership.bodies import JoinClaim, Ticket, claim_holds
@@ -16,6 +17,7 @@ from colla.protocol.membership.grounds import role_to_invite
 from colla.protocol.membership.membership import Membership
 from colla.protocol.membership.proofs import Collector
 
+COMPUTERS_MAX = MembershipConfig().computers_per_member_max
 TICKET_EXPIRED = "ticket_expired"
 TICKET_USED = "ticket_used"
 TICKET_UNKNOWN = "ticket_unknown"
@@ -23,6 +25,7 @@ TICKET_REVOKED = "ticket_revoked"
 NODE_OUT = "computer_out"
 BAD_SIGNATURE = "bad_signature"
 GROUP_FULL = "group_full"
+COMPUTERS_FULL = "too_many_computers"
 NOT_ADMITTING = "not_admitting"
 NOT_READY = "not_ready"
 FALSE_GROUP = "false_group"
@@ -39,6 +42,7 @@ FINAL_CODES: tuple[str, ...] = (
     NODE_OUT,
     BAD_SIGNATURE,
     GROUP_FULL,
+    COMPUTERS_FULL,
 )
 """Refusals that no other node of the group would take back."""
 
@@ -55,7 +59,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge_join(
-    membership: Membership, claim: JoinClaim, peer: NodeId, members_max: int, now: Instant
+    membership: Membership,
+    claim: JoinClaim,
+    peer: NodeId,
+    members_max: int,
+    now: Instant,
+    computers_max: int = COMPUTERS_MAX,
 ) -> Verdict:
     """Judge expiry, use and signatures, once and for the whole group. `peer` is who proved to hold the node's key."""
     standing = membership.ticket(claim.author, claim.ticket)
@@ -82,6 +91,9 @@ def judge_join(
         return Verdict(TICKET_EXPIRED, "The ticket has expired; ask for a new one.")
     if len(membership.nodes()) >= members_max:
         return Verdict(GROUP_FULL, f"The group has {members_max} computers and takes no more.")
+    owner = offers[0].member or offers[0].inviter
+    if claim.own_computer and len(membership.nodes_of(owner)) >= computers_max:
+        return Verdict(COMPUTERS_FULL, f"The member has had {computers_max} computers and can have no more.")
     return Verdict()
 
 

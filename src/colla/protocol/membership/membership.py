@@ -108,6 +108,12 @@ class Membership:
         """Whether the node belongs, or belonged once."""
         return self._roster.roles is not None and self._roster.roles.first_belonging(node) is not None
 
+    def has_room(self, node: NodeId, computers_max: int) -> bool:
+        """Whether records of the node are kept as a member's: it belongs, or belonged once, to one who has not too many."""
+        roles = self._roster.roles
+        belonging = roles.first_belonging(node) if roles is not None else None
+        return roles is not None and belonging is not None and roles.is_among_eldest(belonging, computers_max)
+
     def void_authors(self) -> tuple[NodeId, ...]:
         """Nodes that were admitted and do not belong (any more). Sorted."""
         return tuple(sorted(self._roster.former_nodes))
@@ -128,6 +134,11 @@ class Membership:
         """All nodes that are or ever were the member's, eldest first."""
         roles = self._roster.roles
         return tuple(roles.nodes_of(member)) if roles is not None and roles.knows(member) else ()
+
+    def nodes_beside(self, node: NodeId) -> tuple[NodeId, ...]:
+        """All nodes that are or ever were of the same member, this one included, also when it belongs to nobody."""
+        belonging = self._roster.roles.first_belonging(node) if self._roster.roles is not None else None
+        return (node,) if belonging is None else self.nodes_of(belonging[1])
 
     # For who writes membership records.
 

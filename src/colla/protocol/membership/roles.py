@@ -86,6 +86,13 @@ class Roles:
         own = sorted(self._members[member], key=self._age)
         return [one[0] for one in own if self.first_belonging(one[0]) == one]
 
+    def is_among_eldest(self, belonging: Belonging, computers_max: int) -> bool:
+        """Whether the node is one of the first so many of its member."""
+        node, member = belonging
+        if len(self._members[member]) <= computers_max:
+            return True
+        return node in self.nodes_of(member)[:computers_max]
+
     def removals(self, member: MemberId, past: ActSet) -> ActSet:
         """The valid acts in `past` that removed the member."""
         return self._removed.get(member, 0) & past

@@ -12,12 +12,13 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from colla.kernel.config import MessagingConfig
+from colla.kernel.config import MessagingConfig, QuotaConfig
 from colla.model.errors import UNDECODABLE
 from colla.model.ids import KEY_BYTES, RANDOM_ID_BYTES, MemberId, NodeId, digest
 from colla.model.record import TOPIC_MESSAGES, TOPIC_RECEIPTS, Key, Record
 from colla.model.sealing import CONTENT_KEY_BYTES, WRAP_OVERHEAD_BYTES
 from colla.protocol.records.book import RecordBook
+from colla.protocol.records.quota import Quota
 from colla.protocol.records.retention import Retention
 
 KIND_LETTER, KIND_DELIVERED, KIND_READ = "letter", "delivered", "read"
@@ -106,9 +107,10 @@ def check_receipt_record(record: Record) -> None:
         decode_receipt(record.body)
 
 
-def register_messages(book: RecordBook, config: MessagingConfig) -> None:
+def register_messages(book: RecordBook, config: MessagingConfig, quotas: QuotaConfig) -> None:
     """Let the book hold messages and receipts, the newest of each log."""
     letters = Retention(config.letters_kept, config.letters_bytes)
     receipts = Retention(config.receipts_kept, config.receipts_bytes)
     book.register(TOPIC_MESSAGES, check_message_record, retention=letters)
-    book.register(TOPIC_RECEIPTS, check_receipt_record, retention=receipts)
+    small = Quota(body_bytes_max=quotas.receipts_body_bytes)
+    book.register(TOPIC_RECEIPTS, check_receipt_record, retention=receipts, quota=small)

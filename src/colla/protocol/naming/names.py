@@ -31,6 +31,7 @@ from colla.protocol.naming.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 
 NOTHING = ObjectId(b"")
@@ -39,9 +40,9 @@ NOTHING = ObjectId(b"")
 Items = list[tuple[Key, bytes]]
 
 
-def register_names(book: RecordBook) -> None:
+def register_names(book: RecordBook, quota: Quota = UNBOUNDED) -> None:
     """Let the book hold the records that name objects."""
-    book.register(TOPIC_OBJECTS, check_record)
+    book.register(TOPIC_OBJECTS, check_record, quota=quota)
 
 
 class Version(msgspec.Struct, frozen=True):

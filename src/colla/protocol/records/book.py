@@ -6,6 +6,7 @@ Invariants:
 - What is held is a pure function of the set of records ever received, in whatever order, however often.
 - Nothing unverified is held; nothing is signed under a number that was signed before.
 - Every change of a step leaves in one `Persist`, all or none, ahead of what tells others about it.
+- Nothing is held beyond the quotas of its author: see `quota`.
 - A slot on the disk is the hash of the record in it, so that damage is seen when the node starts: then the
   frontiers of the topic begin anew and sessions bring back what was lost.
 """
@@ -23,14 +24,16 @@ from colla.kernel.effects import DropCell, DropRecord, StoreCell, StoreRecord, W
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.errors import CollaError, InvariantViolation
-from colla.model.ids import LogId, NodeId, digest
+from colla.model.ids import LogId, NodeId, digest, short
 from colla.model.keys import verify
 from colla.model.record import Key, Log, Payload, Record, SignedRecord, sign_record
 from colla.protocol.records.log import HeldLog
 from colla.protocol.records.order import next_stamp, seen_of
 from colla.protocol.records.own import OwnLogs
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.records.retention import Retention, floor_claim
-from colla.protocol.records.shape import parse_shaped
+from colla.protocol.records.room import Rooms
+from colla.protocol.records.shape import ENVELOPE_BYTES_MAX, parse_shaped
 from colla.protocol.records.shelf import Shelf
 from colla.protocol.records.summary import DIGEST_BYTES, Segment, log_name
 from colla.protocol.records.topic import Topic, Validate
@@ -52,7 +55,7 @@ class _Merge:
 
     def __init__(self) -> None:
         self.stored: dict[bytes, StoreRecord] = {}
-        self.dropped: dict[bytes, DropRecord] = {}
+        self.dropped: dict[bytes, DropRecord | DropCell] = {}
         self.changed: dict[tuple[str, Key], None] = {}
         self.frontiers: dict[Log, tuple[HeldLog, int]] = {}
         self.own: dict[str, None] = {}
@@ -78,13 +81,19 @@ class RecordBook(Shelf):
         self._durable = durable
         self._own = OwnLogs(identity.node, rng, durable)
         self._open: dict[str, None] = {}
-        self._knows_author: Callable[[NodeId], bool] | None = None
-        self._unknown_bytes: dict[NodeId, int] = {}
+        self._rooms = Rooms(self._topics, config.unknown_authors_bytes_max)
+        self._excessive: dict[NodeId, None] = {}
+        self._worn: dict[str, None] = {}
 
     # Topics and the start.
 
     def register(
-        self, topic: str, validate: Validate, tombstone: str = "", retention: Retention | None = None
+        self,
+        topic: str,
+        validate: Validate,
+        tombstone: str = "",
+        retention: Retention | None = None,
+        quota: Quota = UNBOUNDED,
     ) -> None:
         """Hold records of `topic`, restoring what the disk has of it. With `retention` it is a stream.
 
@@ -94,7 +103,7 @@ class RecordBook(Shelf):
         """
         if topic in self._topics:
             raise InvariantViolation(f"the topic {topic} is registered twice")
-        held = self._topics[topic] = Topic(topic, validate, tombstone, self._config, retention)
+        held = self._topics[topic] = Topic(topic, validate, tombstone, self._config, retention, quota)
         damaged: list[Write] = []
         for (of_topic, slot), signed in self._durable.records.items():
             if of_topic == topic and not self._restore(held, slot, signed):
@@ -103,14 +112,17 @@ class RecordBook(Shelf):
             self._begin_anew(topic, damaged)
         else:
             self._restore_frontiers(held)
-        self._drop_beyond_retention(held)
+        self._drop_beyond_bounds(held)
 
     def judge_authors(self, known: Callable[[NodeId], bool]) -> None:
         """From now on, records of authors that `known` denies are held within a bound only."""
-        self._knows_author = known
-        for topic in self._topics.values():
-            for record in topic.records():
-                self._take_room(record)
+        self._rooms.judge_authors(
+            known, [record for topic in self._topics.values() for record in topic.records()]
+        )
+
+    def bound_members(self, nodes_of_member: Callable[[NodeId], Sequence[NodeId]], bytes_max: int) -> None:
+        """From now on, of the nodes that belong to one member no more is held than that, all together."""
+        self._rooms.bound_members(nodes_of_member, bytes_max)
 
     def opened(self, topics: Sequence[str] | None = None) -> None:
         """A session over these topics (None: all) is complete, or nobody was there in time: writing is allowed."""
@@ -126,7 +138,8 @@ class RecordBook(Shelf):
     def write(self, topic: str, items: Sequence[tuple[Key, bytes]], now: Instant) -> tuple[list[Record], int]:
         """Sign and hold one record per item; returns them and the id of their `Persist`.
 
-        Raises `CollaError` `not_ready` before the node may write, `too_large` for a body beyond the bound.
+        Raises `CollaError` `not_ready` before the node may write, `too_large` for a body beyond the bound,
+        `quota_reached` when this node has written as much as one may.
         """
         if not self.writable(topic):
             raise CollaError(
@@ -134,11 +147,13 @@ class RecordBook(Shelf):
                 "This node has just started and has met nobody yet.",
                 "Try again in a few seconds.",
             )
+        bytes_max = min(self._config.body_bytes_max, self._topic(topic).quota.body_bytes_max)
         for key, body in items:
-            if len(body) > self._config.body_bytes_max:
-                limit = f"It may have {self._config.body_bytes_max} bytes at most."
+            if len(body) > bytes_max:
+                limit = f"It may have {bytes_max} bytes at most."
                 raise CollaError("too_large", f"The record {key.kind!r} is too large.", limit)
         merge = _Merge()
+        self._make_room_to_write(topic, items, merge)
         records = [self._write_one(topic, key, body, now, merge) for key, body in items]
         persist_id = self._persist(merge)
         if persist_id is None:
@@ -203,14 +218,15 @@ class RecordBook(Shelf):
             record = parse_shaped(signed, self._config)
         except ValueError:
             return False
-        topic.add(record)
-        held = topic.log_of(record.log)
-        self._by_name[held.name] = held
+        if topic.quota.earliest_logs or self._make_room_for_log(topic, record.log, _Merge()):
+            topic.add(record)
+            held = topic.log_of(record.log)
+            self._by_name[held.name] = held
         return True
 
-    def _drop_beyond_retention(self, topic: Topic) -> None:
-        """Another version of colla may have kept more of a stream than this one does."""
-        if topic.retention is None:
+    def _drop_beyond_bounds(self, topic: Topic) -> None:
+        """Another version of colla may have kept more of a stream, or of an author, than this one does."""
+        if topic.retention is None and not topic.shed:
             return
         kept = {slot_of(record.signed): None for record in topic.records()}
         on_disk = [slot for of_topic, slot in self._durable.records if of_topic == topic.name]
@@ -251,6 +267,10 @@ class RecordBook(Shelf):
         fault = self._fault(record, topics)
         if fault == "":
             return record
+        if fault == "over_quota":
+            # Its author is to blame, not whoever passes it on.
+            self._note_excess(record.log.node)
+            return None
         self._reject(fault, merge)
         if fault != "invalid_body":
             # An invalid body was signed by its author: nobody can mend it, so it holds no segment up.
@@ -271,15 +291,20 @@ class RecordBook(Shelf):
         node = record.log.node
         if topic is None or (topics is not None and record.log.topic not in topics):
             return "other_topic"
-        if topic.find(record.log) is None and topic.logs_of(node) >= self._config.logs_per_node_max:
+        if topic.quota.earliest_logs and not topic.takes(record.log):
             return "too_many_logs"
         if not verify(node, self.identity.group + record.signed.payload, record.signed.signature):
             return "bad_signature"
+        if record.number > topic.quota.numbers_max or len(record.body) > topic.quota.body_bytes_max:
+            return "over_quota"
         try:
             topic.validate(record)
         except (ValueError, RecursionError):
             return "invalid_body"
-        return "" if self._take_room(record) else "unknown_author"
+        if not self._rooms.has_room(node, record.size):
+            self._full[node] = None
+            return "over_quota"
+        return "" if self._rooms.take_unknown(record) else "unknown_author"
 
     def _reject(self, why: str, merge: _Merge) -> None:
         merge.rejected += 1
@@ -287,6 +312,8 @@ class RecordBook(Shelf):
 
     def _apply(self, record: Record, merge: _Merge) -> None:
         topic = self._topics[record.log.topic]
+        if not self._make_room_for_log(topic, record.log, merge):
+            return
         held = topic.log_of(record.log)
         self._by_name[held.name] = held
         if record.digest in held:
@@ -295,13 +322,18 @@ class RecordBook(Shelf):
         replaced = topic.add(record)
         if replaced is None:
             return
+        if any(old.digest == record.digest for old in replaced):
+            self._note_excess(record.log.node)
         slot = slot_of(record.signed)
         merge.stored[slot] = StoreRecord(topic.name, slot, record.signed)
         merge.changed[topic.name, record.key] = None
         for old in replaced:
-            slot = slot_of(old.signed)
-            merge.dropped[slot] = DropRecord(topic.name, slot)
-            merge.changed[topic.name, old.key] = None
+            self._drop(topic, old, merge)
+
+    def _drop(self, topic: Topic, record: Record, merge: _Merge) -> None:
+        slot = slot_of(record.signed)
+        merge.dropped[slot] = DropRecord(topic.name, slot)
+        merge.changed[topic.name, record.key] = None
 
     def _persist(self, merge: _Merge) -> int | None:
         """Put all that the step changed into one `Persist`; None when nothing changed."""
@@ -363,7 +395,11 @@ class RecordBook(Shelf):
         With the stamp and the `seen` that it had, so that it stays concurrent to the other branch.
         """
         own = self._own.current(topic)
-        if own is None:
+        if own is None or topic in self._worn:
+            return
+        if self._topic(topic).has_all_logs(self.identity.node):
+            # Numbers of this log were given out twice, and there is no other: it is not written to any more.
+            self._worn[topic] = None
             return
         old_log = self._own.log(topic)
         held = self._topic(topic).find(old_log)
@@ -381,21 +417,51 @@ class RecordBook(Shelf):
         text = f"An old disk came back: {topic} has two branches, {len(branch)} records were kept beside."
         self._outbox.notify("log_forked", text, node=self.identity.node)
 
-    # Authors that no membership record names.
+    # Quotas.
 
-    def _take_room(self, record: Record) -> bool:
-        """Count the record against the bound if its author is unknown; False when there is no room for it."""
-        known = self._knows_author
-        if known is None or known(record.log.node):
-            return True
-        bytes_max = self._config.unknown_authors_bytes_max
-        if sum(self._unknown_bytes.values()) + record.size > bytes_max:
-            still = {node: size for node, size in self._unknown_bytes.items() if not known(node)}
-            self._unknown_bytes = still
-        if sum(self._unknown_bytes.values()) + record.size > bytes_max:
+    def _make_room_for_log(self, topic: Topic, log: Log, merge: _Merge) -> bool:
+        """Whether the log may be held; another one of its author may have to go for it."""
+        if not topic.takes(log):
+            topic.shed = True
+            self._note_excess(log.node)
             return False
-        self._unknown_bytes[record.log.node] = self._unknown_bytes.get(record.log.node, 0) + record.size
+        crowded_out = topic.make_room(log)
+        if crowded_out is not None:
+            held, records = crowded_out
+            del self._by_name[held.name]
+            merge.frontiers.pop(held.log, None)
+            merge.dropped[held.name] = DropCell(_frontier_cell(topic.name, held))
+            for record in records:
+                self._drop(topic, record, merge)
+            self._note_excess(log.node)
         return True
+
+    def _make_room_to_write(self, topic: str, items: Sequence[tuple[Key, bytes]], merge: _Merge) -> None:
+        """Go on in a fresh log when the present one is full. Raises `CollaError` when the last one is."""
+        held, log = self._topic(topic), self._own.log(topic)
+        present = held.find(log)
+        me = self.identity.node
+        full = not self._rooms.has_room(me, sum(len(body) + ENVELOPE_BYTES_MAX for _, body in items))
+        room = present is None or present.room_for([key.subject for key, _ in items], len(items))
+        if room and not full and held.takes(log) and topic not in self._worn:
+            return
+        if full or held.has_all_logs(me) or held.quota.earliest_logs:
+            raise CollaError(
+                "quota_reached",
+                f"This computer has written as much about {topic} as one computer may.",
+                "Another computer of yours can go on. Many files fit under one name, as a folder.",
+            )
+        self._own.renew(topic)
+        if present is not None:
+            merge.frontiers[log] = (present, -1)
+
+    def _note_excess(self, author: NodeId) -> None:
+        """Count what was dropped, and tell people once who has written more than one may."""
+        self.rejections["over_quota"] = self.rejections.get("over_quota", 0) + 1
+        if author not in self._excessive:
+            self._excessive[author] = None
+            text = f"What {short(author)} wrote beyond its quota was dropped."
+            self._outbox.notify("quota_exceeded", text, node=author)
 
 
 def slot_of(signed: SignedRecord) -> bytes:

@@ -6,15 +6,18 @@ Invariants:
 - Everything live at or below the frontier is held (DESIGN section 4), as far as peers told the truth: a
   record ahead of a gap is applied at once and moves no frontier.
 - Of a stream (see `retention`) nothing at or below the floor is held, and the frontier is never below the floor.
+- Nothing beyond the quota is held, whatever came first (see `quota`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 from colla.model.ids import digest
 from colla.model.record import Key, Log, Record
 from colla.protocol.records.order import seen_number
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.records.retention import Retention, floor_after
 from colla.protocol.records.summary import DIGEST_BYTES, NUMBER_BYTES, Page, entry_number, entry_of, log_name
 
@@ -25,13 +28,19 @@ class HeldLog:
     """
 
     def __init__(
-        self, log: Log, tombstone: str, ahead_numbers_max: int, retention: Retention | None = None
+        self,
+        log: Log,
+        tombstone: str,
+        ahead_numbers_max: int,
+        retention: Retention | None = None,
+        quota: Quota = UNBOUNDED,
     ) -> None:
         self.log = log
         self.name = log_name(log)
         self.frontier = 0
         self.floor = 0
         self._retention = retention
+        self._quota = quota
         self._tombstone = tombstone
         self._ahead_numbers_max = ahead_numbers_max
         self._ahead: dict[int, None] = {}
@@ -78,7 +87,10 @@ class HeldLog:
         return any(other.digest != record.digest for other in self._at(record.number))
 
     def add(self, record: Record) -> list[Record]:
-        """Hold the record, which is neither held nor replaced; returns what it replaces."""
+        """Hold the record, which is neither held nor replaced; returns what is held no more.
+
+        That is what it replaces, and what is beyond the quota now, which may be the record itself.
+        """
         self.note(record.number)
         if self._retention is not None:
             self._insert(record)
@@ -92,6 +104,31 @@ class HeldLog:
         for old in gone:
             self._remove(old)
         self._insert(record)
+        return gone + self._shed(record.key.subject)
+
+    def room_for(self, subjects: Sequence[bytes], numbers: int) -> bool:
+        """Whether an honest author may write so many more records, about these subjects."""
+        new = sum(subject not in self._by_subject for subject in dict.fromkeys(subjects))
+        fits = not new or len(self._by_subject) + new <= self._quota.subjects_max
+        return fits and self.highest + numbers <= self._quota.numbers_max
+
+    def _shed(self, subject: bytes) -> list[Record]:
+        """Hold no more than the quota, now that there is another record about `subject`."""
+        about = self._by_subject[subject]
+        gone = self._quota.beyond([one for key in about for one in self._by_key[key]])
+        for record in gone:
+            self._remove(record)
+        if len(self._by_subject) > self._quota.subjects_max:
+            last = max(self._by_subject)
+            crowded = [one for key in self._by_subject[last] for one in self._by_key[key]]
+            for record in crowded:
+                self._remove(record)
+            gone += crowded
+            del self._by_subject[last]
+            self._gone.pop(last, None)
+        if gone:
+            # What is dropped counts as held, but not at the end: nobody could tell others of it.
+            self.frontier = min(self.frontier, self.highest)
         return gone
 
     def _insert(self, record: Record) -> None:

@@ -25,6 +25,8 @@ class Shelf:
         self._config = config
         self._topics: dict[str, Topic] = {}
         self._by_name: dict[bytes, HeldLog] = {}
+        self._full: dict[NodeId, None] = {}
+        """Authors of whom no more is taken: their members fill more than they may (see `quota`)."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -109,6 +111,8 @@ class Shelf:
         for frontier in theirs:
             held = self._by_name.get(frontier.log)
             own = 0 if held is None else held.frontier
+            if held is not None and held.log.node in self._full:
+                continue
             if own < frontier.number <= NUMBER_MAX:
                 found.append(Segment(frontier.log, own, frontier.number))
         return found
@@ -159,6 +163,8 @@ class Shelf:
     def lacking(self, log: bytes, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these digests of records of the log are not held."""
         held = self._by_name.get(log)
+        if held is not None and held.log.node in self._full:
+            return []
         return [one for one in digests if held is None or one not in held]
 
     def chosen(

@@ -10,7 +10,9 @@ from colla.kernel.config import RecordConfig
 from colla.model.ids import LogId, NodeId, digest
 from colla.model.record import Key, Log, Record
 from colla.protocol.records.log import HeldLog
+from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.records.retention import Retention
+from colla.protocol.records.summary import log_name
 
 Validate = Callable[[Record], None]
 
@@ -25,10 +27,17 @@ class Topic:
         tombstone: str,
         config: RecordConfig,
         retention: Retention | None = None,
+        quota: Quota = UNBOUNDED,
     ) -> None:
         self.name = name
         self.validate = validate
         self.retention = retention
+        self.quota = quota
+        self.bytes_of: dict[NodeId, int] = {}
+        """What is held of each author."""
+        self.bytes_held = 0
+        self.shed = False
+        """Whether anything was beyond the quota."""
         self._tombstone = tombstone
         self._config = config
         self._logs: dict[Log, HeldLog] = {}
@@ -36,7 +45,7 @@ class Topic:
         self._by_key: dict[Key, list[Record]] = {}
         self._by_kind: dict[str, dict[Key, None]] = {}
         self._highest: dict[LogId, int] = {}
-        self._logs_of: dict[NodeId, int] = {}
+        self._logs_of: dict[NodeId, list[HeldLog]] = {}
         self._contents: bytes | None = None
 
     def find(self, log: Log) -> HeldLog | None:
@@ -45,7 +54,6 @@ class Topic:
     def logs(self) -> Sequence[HeldLog]:
         """All logs, sorted by name."""
         if len(self._sorted) != len(self._logs):
-            # Logs are never taken away.
             self._sorted = tuple(sorted(self._logs.values(), key=lambda held: held.name))
         return self._sorted
 
@@ -54,21 +62,48 @@ class Topic:
         held = self._logs.get(log)
         if held is None:
             held = self._logs[log] = HeldLog(
-                log, self._tombstone, self._config.ahead_numbers_max, self.retention
+                log, self._tombstone, self._config.ahead_numbers_max, self.retention, self.quota
             )
-            self._logs_of[log.node] = self._logs_of.get(log.node, 0) + 1
+            self._logs_of.setdefault(log.node, []).append(held)
         return held
 
-    def logs_of(self, node: NodeId) -> int:
-        """How many logs of that node are held."""
-        return self._logs_of.get(node, 0)
+    def has_all_logs(self, node: NodeId) -> bool:
+        """Whether as many logs of that node are held as one may have."""
+        return len(self._logs_of.get(node, ())) >= self._config.logs_per_node_max
+
+    def takes(self, log: Log) -> bool:
+        """Whether a record of that log can be held as far as the number of its author's logs goes."""
+        if log in self._logs or not self.has_all_logs(log.node):
+            return True
+        return not self.quota.earliest_logs and log_name(log) < self._last_of(log.node).name
+
+    def make_room(self, log: Log) -> tuple[HeldLog, list[Record]] | None:
+        """The log of the same author that goes for this one, which `takes` lets in, and what it held."""
+        if log in self._logs or not self.has_all_logs(log.node):
+            return None
+        last = self._last_of(log.node)
+        records = last.records()
+        for record in records:
+            self._forget(record)
+        del self._logs[last.log]
+        self._logs_of[log.node].remove(last)
+        self._sorted = ()
+        self._contents = None
+        self.shed = True
+        return last, records
+
+    def _last_of(self, node: NodeId) -> HeldLog:
+        return max(self._logs_of[node], key=lambda held: held.name)
 
     def highest(self, log: LogId) -> int:
         """The greatest number known of the logs with that id; 0 when there is none."""
         return self._highest.get(log, 0)
 
     def add(self, record: Record) -> list[Record] | None:
-        """Hold the record; returns what it replaced, or None when it is replaced itself (only its number counts)."""
+        """Hold the record; returns what is held no more, which may be the record itself when it is beyond the quota.
+
+        None when it is replaced itself: only its number counts.
+        """
         held = self.log_of(record.log)
         if held.replaced(record):
             held.note(record.number)
@@ -78,10 +113,12 @@ class Topic:
         record = Record(record.signed, content, record.digest)
         replaced = held.add(record)
         self._by_key.setdefault(record.key, []).append(record)
+        self._weigh(record, 1)
         if self.retention is None:
             self._by_kind.setdefault(record.key.kind, {})[record.key] = None
         for old in replaced:
             self._forget(old)
+        self.shed = self.shed or any(old.digest == record.digest for old in replaced)
         self._highest[record.log.id] = max(record.number, self.highest(record.log.id))
         self._contents = None
         return replaced
@@ -109,7 +146,13 @@ class Topic:
         parts = [held.name + held.frontier.to_bytes(8) + held.hash for held in self.logs()]
         return digest(self.name.encode() + b"".join(parts))
 
+    def _weigh(self, record: Record, sign: int) -> None:
+        size = sign * record.size
+        self.bytes_held += size
+        self.bytes_of[record.log.node] = self.bytes_of.get(record.log.node, 0) + size
+
     def _forget(self, record: Record) -> None:
+        self._weigh(record, -1)
         same_key = self._by_key[record.key]
         same_key.remove(record)
         if not same_key:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from colla.model.errors import CollaError
-from colla.model.ids import MemberId
+from colla.model.ids import MemberId, NodeId
 from colla.model.keys import SecretKey
 from colla.model.record import TOPIC_CATALOGUE, Key, Record
 from colla.protocol.membership.bodies import Admitted, Appointed, Body, Removed, Through, consent
@@ -487,3 +487,14 @@ def test_who_names_a_past_without_administrators_inherits_nothing() -> None:
 
 def _ticket_key(ticket: Any) -> bytes:
     return SecretKey(ticket.seed).public
+
+
+def test_a_member_has_only_so_many_computers_whose_records_are_kept() -> None:
+    club = Club()
+    ada, *_ = club.people
+    all_of_her = [ada, *(club.come(member=member_of(ada, ada)) for _ in range(3))]
+    assert [ada.membership.has_room(one.id, 3) for one in all_of_her] == [True, True, True, False]
+    key = club.world.key()
+    claim = club.ticket(ada, member=member_of(ada, ada)).claim(NodeId(key.public), "n9", key, "m9")
+    judged = (judge_join(ada.membership, claim, claim.node, 99, club.world.now, most) for most in (4, 5))
+    assert [one.code for one in judged] == ["too_many_computers", ""]

@@ -365,14 +365,6 @@ def test_records_of_unknown_authors_are_held_within_a_bound(lab: ModuleType) -> 
     assert len(numbers(book)) == 8
 
 
-def test_one_node_cannot_have_any_number_of_logs(lab: ModuleType) -> None:
-    book = lab.make_book(config=RecordConfig(logs_per_node_max=2))
-    for nth in range(4):
-        book.receive([lab.forge(1, 1, lab.key("a"), log=lab.log_of(1, nth)).signed], lab.instant())
-    assert book.rejections == {"too_many_logs": 2}
-    assert len(book.summary((NOTES,))) == 2
-
-
 def test_a_log_id_that_another_node_uses_too_is_another_log(lab: ModuleType) -> None:
     book = lab.make_book()
     theirs = lab.forge(1, 1, lab.key("a"), b"theirs")
