@@ -494,7 +494,8 @@ def test_a_member_has_only_so_many_computers_whose_records_are_kept() -> None:
     ada, *_ = club.people
     all_of_her = [ada, *(club.come(member=member_of(ada, ada)) for _ in range(3))]
     assert [ada.membership.has_room(one.id, 3) for one in all_of_her] == [True, True, True, False]
-    key = club.world.key()
-    claim = club.ticket(ada, member=member_of(ada, ada)).claim(NodeId(key.public), "n9", key, "m9")
+    claim = club.ticket(ada, member=member_of(ada, ada)).claim(
+        NodeId(bytes(32)), "n9", club.world.key(), "m9"
+    )
     judged = (judge_join(ada.membership, claim, claim.node, 99, club.world.now, most) for most in (4, 5))
     assert [one.code for one in judged] == ["too_many_computers", ""]
