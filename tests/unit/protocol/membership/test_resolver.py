@@ -491,11 +491,9 @@ def _ticket_key(ticket: Any) -> bytes:
 
 def test_a_member_has_only_so_many_computers_whose_records_are_kept() -> None:
     club = Club()
-    ada, *_ = club.people
-    all_of_her = [ada, *(club.come(member=member_of(ada, ada)) for _ in range(3))]
+    ada, own = club.people[0], member_of(club.people[0], club.people[0])
+    all_of_her = [ada, *(club.come(member=own) for _ in range(3))]
     assert [ada.membership.has_room(one.id, 3) for one in all_of_her] == [True, True, True, False]
-    claim = club.ticket(ada, member=member_of(ada, ada)).claim(
-        NodeId(bytes(32)), "n9", club.world.key(), "m9"
-    )
+    claim = club.ticket(ada, member=own).claim(NodeId(bytes(32)), "n9", club.world.key(), "m9")
     judged = (judge_join(ada.membership, claim, claim.node, 99, club.world.now, most) for most in (4, 5))
     assert [one.code for one in judged] == ["too_many_computers", ""]
