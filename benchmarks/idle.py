@@ -1,10 +1,11 @@
 """Memory and idle traffic of real nodes in groups of several sizes.
 
-    python benchmarks/idle.py [--nodes 5 30] [--seconds 60]
+    python benchmarks/idle.py [--nodes 5 30] [--seconds 60] [--services 0]
 
 Method. One `colla up` process per node, with all five agents and the `static` environment, all in one network
 namespace of their own (`unshare -Urn`), so that the bytes that its loopback interface carried are all that the nodes
-sent: IP, UDP and QUIC headers included. No service is deployed. After everybody sees everybody and half a minute of
+sent: IP, UDP and QUIC headers included. No service is deployed, or `--services` web sites with a replica on every node,
+which nobody asks for. After everybody sees everybody and half a minute of
 quiet, the interface's counter is read, `--seconds` later again; the difference divided by nodes and time is what one
 node sends. Memory is the resident set of each agent process at the end; environment programs are listed apart.
 """
@@ -23,7 +24,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
-from computers import Computer, eventually, everything
+from computers import Computer, deploy, eventually, everything, located
 from namespaces import Network
 
 from colla.client import types
@@ -47,7 +48,23 @@ def sent_bytes(pid: int) -> int:
     raise RuntimeError("no loopback interface")
 
 
-async def measure(count: int, seconds: float) -> None:
+async def deploy_sites(computers: list[Computer], folder: Path, services: int) -> None:
+    """So many web sites, each with a replica on every computer; returns when all of them run."""
+    for number in range(services):
+        site = folder / f"site{number}"
+        site.mkdir()
+        (site / "index.html").write_text(f"site {number}")
+        # Small ones: what a replica may take is reserved, and a computer gives a gigabyte here.
+        await deploy(computers[0], site, site.name, len(computers), memory_bytes=16 << 20, cpus=0.05)
+    for number in range(services):
+
+        async def everywhere(name: str = f"site{number}") -> bool:
+            return len(await located(computers[0], name)) == len(computers)
+
+        await eventually(everywhere, 120.0, f"site{number} runs everywhere")
+
+
+async def measure(count: int, seconds: float, services: int) -> None:
     with tempfile.TemporaryDirectory() as folder, Network() as network:
         prefix = network.add("all")
         computers = [Computer(Path(folder), f"node{n}", prefix) for n in range(count)]
@@ -60,6 +77,7 @@ async def measure(count: int, seconds: float) -> None:
                 await computer.up()
             for computer in computers:
                 await eventually(lambda one=computer: sees(one, count), 60.0, "everybody sees everybody")
+            await deploy_sites(computers, Path(folder), services)
             await asyncio.sleep(QUIET_S)
             pids = [(await one.ask(lambda client: client.node())).pid for one in computers]
             before, began = sent_bytes(pids[0]), time.monotonic()
@@ -79,7 +97,7 @@ async def measure(count: int, seconds: float) -> None:
             ]
             kbit = sent * 8 / 1000 / took / count
             print(
-                f"| {count} | {kbit:.1f} | {TARGET_KBIT:.0f} | {statistics.median(memory):.0f} | {max(memory):.0f} |"
+                f"| {count} | {services} | {kbit:.1f} | {TARGET_KBIT:.0f} | {statistics.median(memory):.0f} | {max(memory):.0f} |"
                 f" {TARGET_MB:.0f} | {statistics.median(others or [0]):.0f} |"
                 f" {100 * statistics.median(cpu) / took:.1f} % |",
                 flush=True,
@@ -95,13 +113,14 @@ def main() -> None:
     )
     parser.add_argument("--nodes", type=int, nargs="+", default=[5, 30])
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--services", type=int, default=0)
     options = parser.parse_args()
     print(
-        "| nodes | kbit/s sent per node | target | MB per agent, median | MB, most | target | MB environment | CPU |"
+        "| nodes | services | kbit/s sent per node | target | MB per agent, median | MB, most | target | MB environment | CPU |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for count in options.nodes:
-        asyncio.run(measure(count, options.seconds))
+        asyncio.run(measure(count, options.seconds, options.services))
 
 
 if __name__ == "__main__":

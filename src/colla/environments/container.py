@@ -28,6 +28,7 @@ from colla.environments.container_runner import (
     OUT_OF_MEMORY,
     RunnerConfig,
 )
+from colla.environments.containment import BOMBS
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder
 from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
@@ -47,12 +48,21 @@ from colla.environments.protocol import (
     ReplicaStats,
     StopSignal,
 )
+from colla.environments.runners import runner_spec
 
 OPEN_FOR_S: Final = 0.1
 """A connection that is not refused for so long is one that somebody accepted."""
 RETRY_S: Final = 0.05
 SIGNALS_END: Final = 128 + 65
 """Exit codes below it and above 128 stand for signals."""
+
+
+def not_contained(limits: tuple[LimitName, ...]) -> tuple[str, ...]:
+    """What an engine that enforces these limits does not keep a program from (`THREATS` of the protocol).
+
+    All that a container can write to is memory; so where that is bounded, the disk needs no bound of its own.
+    """
+    return tuple(threat for threat, limit in BOMBS.items() if limit not in limits)
 
 
 class ContainerReplica:
@@ -168,7 +178,9 @@ class ContainerDriver:
             isolation="container",
             network_modes=("isolated",),
             limits_enforced=self._engine.limits,
-            capabilities=self._processes.info.capabilities,
+            # Not check_command: it would run outside of the container.
+            capabilities=("prepare", "recover", "logs", "stats", "signal"),
+            not_contained=not_contained(self._engine.limits),
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
@@ -215,11 +227,8 @@ class ContainerDriver:
             notes=str(place.path),
             group="" if spec.group is None else spec.group.socket,
         )
-        command = (sys.executable, "-P", "-m", "colla.environments.container_runner")
         env = {CONFIG_VARIABLE: config.encode()}
-        inner = msgspec.structs.replace(
-            spec, command=command, env=env, listen="fds", limits=Limits(), group=None
-        )
+        inner = runner_spec(spec, "colla.environments.container_runner", env, Limits())
         return ContainerReplica(await self._processes.launch(inner, place), spec, place, self._engine)
 
     async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ContainerReplica | None:

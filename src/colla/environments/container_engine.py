@@ -22,7 +22,7 @@ import msgspec
 from colla.environments.driver import fault
 from colla.environments.folders import RuntimeFolder, write_whole
 from colla.environments.images import Image
-from colla.environments.processes import Identity, kill
+from colla.environments.processes import Identity, kill_tree
 from colla.environments.protocol import LimitName, Limits
 
 if TYPE_CHECKING:
@@ -97,12 +97,10 @@ class Engine:
 
     def remove(self, replica: str) -> None:
         """Kill and forget the replica's container, if there is one."""
-        from docker.errors import DockerException, NotFound
+        from docker.errors import DockerException
 
         try:
-            self._client.containers.get(container_name(replica)).remove(force=True, v=True)
-        except NotFound:
-            return
+            remove_container(self._client, replica)
         except DockerException as error:
             raise engine_fault(error) from error
 
@@ -117,6 +115,23 @@ class Engine:
         nanoseconds = said.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
         seconds = None if nanoseconds is None else nanoseconds / 1e9
         return seconds, said.get("memory_stats", {}).get("usage"), said.get("pids_stats", {}).get("current")
+
+
+def remove_container(client: DockerClient, replica: str) -> None:
+    """Kill and forget the replica's container, if there is one. Raises `DockerException`.
+
+    The runner and the environment may do so at the same time: who comes second finds that it is gone, or going.
+    """
+    from docker.errors import APIError, NotFound
+
+    try:
+        client.containers.get(container_name(replica)).remove(force=True, v=True)
+    except NotFound:
+        return
+    except APIError as error:
+        # Podman says so with status 500, Docker with 409.
+        if not any(text in _text(error).lower() for text in ("no such container", "already in progress")):
+            raise
 
 
 def connect(url: str) -> DockerClient:
@@ -201,7 +216,7 @@ def end_service(runtime: RuntimeFolder) -> None:
     note = runtime.path / SERVICE_NAME
     with suppress(OSError, msgspec.DecodeError):
         # Killed: when it is asked to end, it first waits for connections that others keep open.
-        kill(msgspec.json.decode(note.read_bytes(), type=Identity))
+        kill_tree(msgspec.json.decode(note.read_bytes(), type=Identity))
     note.unlink(missing_ok=True)
     (runtime.sockets / SOCKET_NAME).unlink(missing_ok=True)
 

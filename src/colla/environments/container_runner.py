@@ -26,17 +26,14 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-from colla.environments.container_engine import connect, container_name, creation
+from colla.environments.container_engine import connect, container_name, creation, remove_container
 from colla.environments.folders import private_folder
 from colla.environments.images import read_image
 from colla.environments.protocol import Limits
-
-if TYPE_CHECKING:
-    from docker import DockerClient
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
@@ -86,7 +83,7 @@ def run(config: RunnerConfig) -> int:
     client = connect(config.engine)
     proxy: subprocess.Popen[bytes] | None = None
     try:
-        _remove(client, config.replica)
+        remove_container(client, config.replica)
         image = read_image(Path(config.image))
         door, knocking = _open_door(Path(config.notes)) if config.group else (None, None)
         asked = creation(image, config.replica, config.command, config.env, config.limits, door)
@@ -112,7 +109,7 @@ def run(config: RunnerConfig) -> int:
         if proxy is not None:
             proxy.kill()
             proxy.wait()
-        _remove(client, config.replica)
+        remove_container(client, config.replica)
 
 
 def _until_ended(container: Any, pid: int) -> int:
@@ -129,13 +126,6 @@ def _until_ended(container: Any, pid: int) -> int:
         if not container.attrs["State"]["Running"]:
             return int(container.attrs["State"]["ExitCode"])
         time.sleep(END_POLL_S)
-
-
-def _remove(client: DockerClient, replica: str) -> None:
-    from docker.errors import NotFound
-
-    with suppress(NotFound):
-        client.containers.get(container_name(replica)).remove(force=True, v=True)
 
 
 def _pass_signals_on(config: RunnerConfig) -> None:

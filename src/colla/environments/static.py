@@ -225,6 +225,7 @@ class StaticDriver:
             network_modes=(),
             limits_enforced=(),
             capabilities=("prepare", "recover"),
+            not_contained=(),
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:

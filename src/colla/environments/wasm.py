@@ -29,6 +29,7 @@ from colla.environments.protocol import (
     PrepareProgress,
     ReplicaSpec,
 )
+from colla.environments.runners import runner_spec
 from colla.environments.wasm_modules import ModuleCache, find_module, modules_of, read_module, why_unavailable
 from colla.environments.wasm_runner import CONFIG_VARIABLE, PROCESSES_MAX, RunnerConfig
 
@@ -73,6 +74,8 @@ class WasmDriver:
             network_modes=("isolated",),
             limits_enforced=tuple(enforced),
             capabilities=("prepare", "recover", "logs", "stats"),
+            # It has no files, processes or network to do harm with, and its memory the runner itself counts.
+            not_contained=(),
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
@@ -101,7 +104,6 @@ class WasmDriver:
             memory_bytes=spec.limits.memory_bytes,
             processes=processes,
         )
-        command = (sys.executable, "-P", "-m", "colla.environments.wasm_runner")
         memory_bytes = spec.limits.memory_bytes
         limits = msgspec.structs.replace(
             spec.limits,
@@ -110,9 +112,7 @@ class WasmDriver:
         )
         env = {CONFIG_VARIABLE: config.encode()}
         # No door to the group: WASI's first preview opens no sockets, and the token would only be one thing more to lose.
-        inner = msgspec.structs.replace(
-            spec, command=command, env=env, listen="fds", limits=limits, group=None
-        )
+        inner = runner_spec(spec, "colla.environments.wasm_runner", env, limits)
         return _as_wasm(await self._processes.launch(inner, place), self._limits(spec))
 
     async def adopt(self, spec: ReplicaSpec, place: Place, handle: str) -> ProcessReplica | None:

@@ -123,3 +123,15 @@ async def test_images_that_cannot_be_run(bench: Bench) -> None:
         await bench.launch(spec)
     with pytest.raises(EnvironmentFault, match="is no port"):
         await bench.launch(bench.spec(SITE, env={"PORT": "http"}))
+
+
+async def test_whoever_comes_second_finds_it_gone(bench: Bench) -> None:
+    """The runner and the environment both remove what has ended."""
+    spec = bench.spec(["/bin/sleep", "600"])
+    _, place = await bench.launch(spec)
+    async with asyncio.timeout(60.0):
+        while not (place.path / "connected").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    engine = bench.driver._engine
+    await asyncio.gather(*(asyncio.to_thread(engine.remove, spec.replica) for _ in range(4)))
+    assert engine.usage(spec.replica) == (None, None, None)

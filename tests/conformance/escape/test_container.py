@@ -17,7 +17,7 @@ from container_bench import Bench, own_podman
 
 from colla.environments.folders import Place
 from colla.environments.images import read_image
-from colla.environments.protocol import EnvironmentFault, GroupAccess, Limits
+from colla.environments.protocol import EnvironmentFault, GroupAccess, HealthCheck, Limits
 
 pytestmark = [
     pytest.mark.skipif(bool(oci.problem()), reason=oci.problem() or "podman works"),
@@ -142,10 +142,15 @@ async def found(
     }  # fmt: skip
     group_socket = tmp_path_factory.mktemp("agent") / "group.sock"
     group = await asyncio.start_unix_server(answer_as_the_agent, group_socket)
-    spec = bench.spec_of(image, env=env, group=GroupAccess(socket=str(group_socket), token="token"))
+    access = GroupAccess(socket=str(group_socket), token="token")
+    touching = HealthCheck(command=("touch", str(secret.with_name("touched"))), interval_s=0.1)
+    spec = bench.spec_of(image, env=env, group=access, health=touching)
     _, place = await bench.launch(spec)
     await bench.said(place, "finished")
-    yield facts(bench, place), place
+    yield (
+        facts(bench, place) | {"beside the key": " ".join(path.name for path in secret.parent.iterdir())},
+        place,
+    )
     group.close()
 
 
@@ -172,6 +177,15 @@ async def test_nothing_of_the_computer_is_reached(found: tuple[dict[str, str], P
     assert results["interfaces"] == "lo"
     assert results["devices"] == ("/disk /memory" if os.getuid() == 0 else "")
     assert int(results["processes"]) <= 3, "it sees its own processes alone"
+
+
+async def test_no_command_of_a_service_runs_outside(
+    found: tuple[dict[str, str], Place], bench: Bench
+) -> None:
+    """What checks a program's health would run beside the container's runner: as the owner, on the computer."""
+    results, _ = found
+    assert results["beside the key"] == "key"
+    assert "check_command" not in bench.driver.info.capabilities
 
 
 async def test_it_has_no_rights_and_inherits_nothing(found: tuple[dict[str, str], Place]) -> None:
@@ -270,3 +284,7 @@ async def test_a_disk_bomb_is_not_given_to_the_engine(bench: Bench, monkeypatch:
 async def test_what_it_contains_is_said(bench: Bench) -> None:
     info = bench.driver.info
     assert (info.isolation, info.network_modes, info.needs_consent) == ("container", ("isolated",), "")
+    remaining = {"fork_bomb": "pids", "memory_bomb": "memory_bytes"}
+    assert info.not_contained == tuple(
+        threat for threat, limit in remaining.items() if limit not in info.limits_enforced
+    )

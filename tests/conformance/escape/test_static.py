@@ -202,3 +202,4 @@ def test_what_it_contains_is_said() -> None:
     """Nothing is executed; so no limit could hold anything, and none is claimed."""
     info = StaticDriver("instance").info
     assert (info.isolation, info.network_modes, info.limits_enforced) == ("nothing-executed", (), ())
+    assert info.not_contained == ()

@@ -303,5 +303,6 @@ async def test_what_it_shouts_reaches_the_log_in_part(
 async def test_what_it_contains_is_said(driver: WasmDriver) -> None:
     info = driver.info
     assert (info.isolation, info.network_modes, info.needs_consent) == ("webassembly", ("isolated",), "")
+    assert info.not_contained == ()
     assert "memory_bytes" in info.limits_enforced
     assert not {"pids", "open_files"} & set(info.limits_enforced), "it has none: nothing is claimed"
