@@ -87,6 +87,8 @@ def default_text(field: msgspec.structs.FieldInfo) -> str:
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     if isinstance(value, msgspec.Struct):
         return "see below"
+    if value is msgspec.UNSET:
+        return "unset"
     return code(msgspec.json.encode(value).decode())
 
 

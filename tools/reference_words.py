@@ -44,6 +44,7 @@ CONTRIBUTION = {
     "only_labels": "Pairs such as `gpu=yes`: only services that ask for one of them run here; empty means all.",
     "denied_labels": "Services that ask for one of these labels do not run here.",
     "strangers": "The weakest isolation for services of others than the owner and `members`: `landlock`, `bubblewrap`, `container`, `webassembly` or `nothing-executed`; empty means any.",
+    "outgoing": "Services that ask for `network:internet` reach the Internet from here, by a proxy. Left out: no.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
 }
@@ -59,7 +60,7 @@ FOLDER = {
     "command": "What starts the program: a line (run by `/bin/sh -c` where it needs a shell) or a list of words.",
     "replicas": "How many replicas, 1 to 64. Left out: 3 for a new service, unchanged for one that exists.",
     "env": "Variables for the program. Every member can read them: no place for secrets.",
-    "uses": "Names of services that it needs. Kept in the specification; this version does nothing with it.",
+    "uses": "Names of services that its program may reach, at the address in `COLLA_USES_NAME`; `network:internet` is a proxy to the Internet.",
     "public": "Whether contributed gateways may show it to everybody.",
     "domains": "Domains under which contributed gateways serve it.",
     "stop_grace_s": "Seconds between SIGTERM and the end of the whole process tree.",

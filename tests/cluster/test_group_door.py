@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 APP = """
-import http.client, http.server, json, os, socket
+import http.client, http.server, json, os, socket, urllib.request
 class Door(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -31,11 +31,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers()
             self.wfile.write(b"{}")
             return
+        if asked["method"] == "USE":
+            with urllib.request.urlopen(os.environ[asked["path"]], timeout=10) as used:
+                told = {"status": used.status, "etag": None, "body": used.read().decode()}
+            return self.tell(told)
         door = Door("group", timeout=30)
         headers = {"X-Colla-Token": os.environ["COLLA_GROUP_TOKEN"]} | asked.get("headers", {})
         door.request(asked["method"], "/v1/group/" + asked["path"], asked.get("body", "").encode(), headers)
         answer = door.getresponse()
         told = {"status": answer.status, "etag": answer.headers.get("ETag"), "body": answer.read().decode()}
+        self.tell(told)
+    def tell(self, told):
         body = json.dumps(told).encode()
         self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
         self.wfile.write(body)
@@ -47,7 +53,7 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 
 @pytest.fixture
 async def group(tmp_path: Path) -> AsyncIterator[list[Computer]]:
-    computers = await make_group(tmp_path, "hashing", 2, ("process",))
+    computers = await make_group(tmp_path, "hashing", 2, ("process", "static"))
     yield computers
     for computer in computers:
         computer.unplug()
@@ -91,7 +97,12 @@ async def test_replicas_agree_by_names_and_speak_to_the_group(group: list[Comput
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "app.py").write_text(APP)
-    await deploy(group[0], folder, "app", 2, environment="process", command=("python3", "app.py"))
+    page = tmp_path / "pages"
+    page.mkdir()
+    (page / "index.html").write_text("what it uses")
+    await deploy(group[0], page, "our-pages", 1)
+    command = ("python3", "app.py")
+    await deploy(group[0], folder, "app", 2, environment="process", command=command, uses=("our-pages",))
     await eventually(lambda: both(group[0]), 30.0, "two replicas run")
     one, two = [await program_on(computer) for computer in group]
 
@@ -136,6 +147,10 @@ async def test_replicas_agree_by_names_and_speak_to_the_group(group: list[Comput
             if notice.kind == "replica_reported":
                 assert notice.text == "app: the disk of the printer is full"
                 break
+
+    # It reaches the service that it uses, wherever that runs: one of the two is on another computer.
+    for program in (one, two):
+        assert (await program.ask("USE", "COLLA_USES_OUR_PAGES"))[:2] == (200, "what it uses")
 
     # The token holds when the agent comes back; the program has gone on meanwhile.
     async with group[0].client() as client:

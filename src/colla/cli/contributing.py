@@ -125,6 +125,14 @@ class Gives:
             rich_help_panel=PANEL,
         ),
     ] = None
+    outgoing: Annotated[
+        bool | None,
+        typer.Option(
+            "--outgoing/--no-outgoing",
+            help="Let services that ask for it reach the Internet from here (not this computer, nor its networks).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     replicas_max: Annotated[
         int | None,
         typer.Option("--replicas-max", min=0, help="At most so many replicas.", rich_help_panel=PANEL),
@@ -221,6 +229,7 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
             ("only_labels", _pairs_or_none(gives.only_label, "--only-label")),
             ("denied_labels", _pairs_or_none(gives.not_label, "--not-label")),
             ("strangers", _isolation(gives.strangers)),
+            ("outgoing", gives.outgoing),
         )
         if value is not None
     }

@@ -23,7 +23,15 @@ from colla.client.staging import MODULE_SUFFIX
 from colla.client.types import DeployRequest
 from colla.client.wheels import PackagesWanted, PythonSettings, packages_wanted
 from colla.model.errors import CollaError
-from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_kind, check_name
+from colla.model.service import (
+    OUTGOING_USE,
+    REPLICAS_MAX,
+    USED_PATTERN,
+    HealthCheck,
+    Limits,
+    check_kind,
+    check_name,
+)
 
 SETTINGS_NAME = "colla.toml"
 STATIC, PROCESS, WASM, CONTAINER = "static", "process", "wasm", "container"
@@ -143,7 +151,7 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
         activate=said.activate,
         command=command,
         env={key: _text(value) for key, value in settings.env.items()} | said.env,
-        uses=settings.uses,
+        uses=_check_uses(settings.uses),
         public=settings.public if said.public is None else said.public,
         domains=said.domains or settings.domains,
         health_path=settings.health.path if said.health_path is None else said.health_path,
@@ -180,6 +188,17 @@ def _recognise_file(
         return CONTAINER, command, "a container image"
     hint = "Unpack it and give the folder." if name.endswith(".zip") else f"Give its folder: {path.parent}"
     raise CollaError("not_a_folder", f"{path} is a file; a folder is deployed.", hint)
+
+
+def _check_uses(uses: tuple[str, ...]) -> tuple[str, ...]:
+    for use in uses:
+        if not USED_PATTERN.fullmatch(use) and use != OUTGOING_USE:
+            raise CollaError(
+                "bad_colla_toml",
+                f"{use!r} is nothing that a service can use.",
+                f"Name services, or {OUTGOING_USE} for the Internet.",
+            )
+    return uses
 
 
 def _read_settings(folder: Path) -> FolderSettings:

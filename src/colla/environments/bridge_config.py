@@ -14,7 +14,13 @@ import msgspec
 from colla.environments import sandbox
 from colla.environments.artifacts import check_artifact
 from colla.environments.folders import LOG_SEGMENT_BYTES_MAX, Place
-from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
+from colla.environments.group import (
+    OUTGOING_WAY,
+    SOCKET_VARIABLE,
+    TOKEN_VARIABLE,
+    URL_VARIABLE,
+    USES_VARIABLE,
+)
 from colla.environments.landlock import Landlock
 from colla.environments.protocol import ReplicaSpec
 from colla.environments.sandbox import Bubblewrap
@@ -22,6 +28,14 @@ from colla.environments.sandbox import Bubblewrap
 OPEN_FILES_DEFAULT: Final = 4096
 SCRATCH_BYTES_MAX: Final = 1 << 30
 """What a replica may keep in its scratch folder, where it is contained at all."""
+
+HERE: Final = "http://127.0.0.1:{}"
+PROXY: Final = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), HERE) | {
+    "NO_PROXY": "127.0.0.1,localhost,::1",
+    "no_proxy": "127.0.0.1,localhost,::1",
+    "NODE_USE_ENV_PROXY": "1",
+}
+"""How programs are told of a proxy; Node.js looks only where it is asked to."""
 
 
 class Inherited(msgspec.Struct, frozen=True):
@@ -97,9 +111,19 @@ def _variables(
 
 def _ways(spec: ReplicaSpec, containment: Bubblewrap | Landlock | None) -> list[dict[str, Any]]:
     """See `bridge.ways`."""
-    if spec.group is None or not isinstance(containment, Landlock):
+    access, ways = spec.group, []
+    if access is None:
         return []
-    return [_way(spec.group.socket, "", {URL_VARIABLE: "http://127.0.0.1:{}"})]
+    if isinstance(containment, Landlock):
+        ways.append(_way(access.socket, "", {URL_VARIABLE: HERE}))
+    if access.ways:
+        door = _door(access.ways, isinstance(containment, Bubblewrap))
+        for name in spec.uses:
+            variable = USES_VARIABLE + name.upper().replace("-", "_")
+            ways.append(_way(door, f"{access.token} {name}\n", {variable: HERE}))
+        if spec.outgoing:
+            ways.append(_way(door, f"{access.token} {OUTGOING_WAY}\n", PROXY))
+    return ways
 
 
 def _way(door: str, first: str, variables: dict[str, str]) -> dict[str, Any]:

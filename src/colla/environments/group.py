@@ -20,6 +20,10 @@ SOCKET_VARIABLE: Final = "COLLA_GROUP_SOCKET"
 URL_VARIABLE: Final = "COLLA_GROUP_URL"
 """Instead of the socket, where a program has no Unix sockets: the same calls over TCP, on the loopback."""
 TOKEN_VARIABLE: Final = "COLLA_GROUP_TOKEN"
+OUTGOING_WAY: Final = "network:internet"
+"""What a bridge calls the way to the Internet, where it calls a way to a service by that service's name."""
+USES_VARIABLE: Final = "COLLA_USES_"
+"""Beginning of the variables that tell where the services are that a service uses; its name in capitals follows."""
 CONTENT_BYTES_MAX: Final = 16 << 20
 """Longest content of a name."""
 TEXT_CHARS_MAX: Final = 1000

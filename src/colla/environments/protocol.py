@@ -149,6 +149,9 @@ class GroupAccess(Wire, frozen=True, kw_only=True):
 
     socket: str
     token: str
+    ways: str = ""
+    """The socket behind which the ways lie that `ReplicaSpec.uses` and `outgoing` ask for; each begins with a line: the token, a
+    blank, and where it leads."""
 
 
 class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
@@ -166,6 +169,10 @@ class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     limits: Limits = Limits()
     health: HealthCheck = HealthCheck()
     group: GroupAccess | None = None
+    uses: tuple[str, ...] = ()
+    """Services to which the program gets a way: a port of its loopback, told in `COLLA_USES_NAME`."""
+    outgoing: bool = False
+    """Whether it gets a way to the Internet: an HTTP proxy, told in `HTTPS_PROXY` and `HTTP_PROXY`."""
 
 
 class StartRequest(Wire, frozen=True, kw_only=True):

@@ -43,7 +43,8 @@ class Contribution(msgspec.Struct, frozen=True):
     the running ones at once; `draining` refuses new ones and lets replicas move first. `denied_members` never run here,
     whoever else may. Services that ask for one of `denied_labels` do not run here; with `only_labels` only those do that
     ask for one of them. `strangers` is the weakest isolation (`model.willing`) for services of others than the owner and
-    `members`; empty: any.
+    `members`; empty: any. `outgoing` lets services reach the Internet that ask for it; unset, as it was before there was such
+    a thing, is no.
     """
 
     agents: tuple[AgentKind, ...] = (AgentKind.USER,)
@@ -65,6 +66,12 @@ class Contribution(msgspec.Struct, frozen=True):
     only_labels: tuple[tuple[str, str], ...] = ()
     denied_labels: tuple[tuple[str, str], ...] = ()
     strangers: str = ""
+    outgoing: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def lets_out(self) -> bool:
+        """Whether services may reach the Internet from here."""
+        return self.outgoing is True
 
     def carries(self, agent: AgentKind) -> bool:
         """Whether the node carries this agent."""

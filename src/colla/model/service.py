@@ -13,6 +13,11 @@ from colla.model.ids import MemberId, ObjectId, ServiceId
 from colla.model.secret import SECRET_USE, SECRETS_MAX, SealedSecret, is_secret_name
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+OUTGOING_USE = "network:internet"
+"""What a service names in `uses` to reach the Internet."""
+SERVICES_USED_MAX = 16
+USED_PATTERN = re.compile(r"[a-z0-9-]{1,200}")
+"""A service's name, alone or as `name--member`."""
 KIND_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 """The name of a kind of execution environments."""
 REPLICAS_MAX = 64
@@ -70,6 +75,16 @@ class Specification(msgspec.Struct, frozen=True):
     public: bool = False
     domains: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def services_used(self) -> tuple[str, ...]:
+        """The names of the services that its program may reach."""
+        return tuple(use for use in self.uses if USED_PATTERN.fullmatch(use))[:SERVICES_USED_MAX]
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether its program wants to reach the Internet."""
+        return OUTGOING_USE in self.uses
 
     @property
     def secrets_needed(self) -> tuple[str, ...]:

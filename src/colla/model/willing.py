@@ -49,6 +49,8 @@ def refuses(
     if gives.only_labels and not any(label in gives.only_labels for label in specification.labels):
         wanted = " or ".join(map(label_text, gives.only_labels))
         return Refused("label_not_allowed", f"the owner runs only services that ask for {wanted}")
+    if specification.outgoing and not gives.lets_out:
+        return Refused("outgoing", "the owner lets no service reach the Internet from here")
     for label in specification.labels:
         if label in gives.denied_labels:
             return Refused("label_denied", f"the owner refuses services that ask for {label_text(label)}")

@@ -29,6 +29,7 @@ from colla.environments.protocol import BODY_BYTES_MAX, GroupAccess, Nothing, Pr
 from colla.model.errors import UNDECODABLE, CollaError
 from colla.model.ids import KEY_BYTES, ObjectId, ReplicaId, ServiceId, parse_hex
 from colla.node.files.files import PutOrder
+from colla.node.ways_door import WaysDoor
 from colla.protocol.naming.names import NOTHING
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 FOLDER: Final = "group"
 SOCKET: Final = "group.sock"
+WAYS_SOCKET: Final = "ways.sock"
+"""Beside the other one, since the whole folder is shown to sandboxes; see `ways_door`."""
 NAMES_FOLDER: Final = ".services"
 REQUESTS_MAX: Final = 32
 """Requests at the same time, of all replicas of this node."""
@@ -63,6 +66,7 @@ class GroupDoor:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.ways = WaysDoor(node)
         self._serving: web.AppRunner | None = None
         self._asking = 0
         self._reports: dict[ReplicaId, deque[float]] = {}
@@ -74,7 +78,7 @@ class GroupDoor:
 
     def access(self, token: str) -> GroupAccess:
         """What a replica with this token is told."""
-        return GroupAccess(socket=str(self.socket), token=token)
+        return GroupAccess(socket=str(self.socket), token=token, ways=str(self.socket.with_name(WAYS_SOCKET)))
 
     async def open(self) -> None:
         """Begin to listen."""
@@ -86,9 +90,11 @@ class GroupDoor:
         await self._serving.setup()
         private_folder(self.socket.parent)
         await web.SockSite(self._serving, listen_on(self.socket)).start()
+        await self.ways.open(self.socket.with_name(WAYS_SOCKET))
 
     async def close(self) -> None:
         """Stop listening."""
+        await self.ways.close()
         serving, self._serving = self._serving, None
         if serving is not None:
             await serving.cleanup()

@@ -423,6 +423,8 @@ def _spec(effect: LaunchReplica, artifact: Path, group: protocol.GroupAccess | N
         command=specification.command,
         env=dict(specification.env),
         group=group,
+        uses=specification.services_used,
+        outgoing=specification.outgoing,
         limits=protocol.Limits(
             memory_bytes=specification.limits.memory_bytes,
             cpus=specification.limits.cpus if specification.limits.cpus >= 1.0 else None,
