@@ -25,6 +25,8 @@ CLIENT_SILENCE_S = 60.0
 """How long a client may pause within its request's body."""
 
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
+"""With one of these a write that is repeated is answered by 412 although it was done: it is given to one replica only."""
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
 
 _NEVER_PASSED_ON = HOP_BY_HOP | frozenset(("host", "expect", "content-length", "forwarded", "x-real-ip"))
@@ -94,9 +96,16 @@ async def parcel_of(
         name=name,
         body=body,
         upload=upload,
-        replayable=upload is None and request.method in IDEMPOTENT,
+        replayable=upload is None and _is_repeatable(request),
         upgrade=upgrade,
     )
+
+
+def _is_repeatable(request: web.BaseRequest) -> bool:
+    """Whether a second replica answers as the first one would, even if that one has done already what is asked."""
+    writes = request.method in ("PUT", "DELETE")
+    conditional = writes and any(name in request.headers for name in CONDITIONS)
+    return request.method in IDEMPOTENT and not conditional
 
 
 def wants_websocket(request: web.BaseRequest) -> bool:

@@ -130,6 +130,24 @@ async def test_a_put_with_a_small_body_is_repeated_elsewhere(access, group):
         assert await answer.text() == "200000"
 
 
+async def test_a_conditional_write_is_never_sent_twice(access, group):
+    """What was done already would be refused, as if somebody else had been faster."""
+
+    async def does_it_slowly(request: web.Request) -> web.Response:
+        await asyncio.sleep(2 * health.HEDGE_MIN_S)
+        return web.Response(text="done")
+
+    async def refuses(request: web.Request) -> web.Response:
+        return web.Response(status=412)
+
+    await group.add(does_it_slowly, near=0.0)
+    await group.add(refuses, near=1.0)
+    for method in ("PUT", "DELETE"):
+        for condition in ({"If-Match": '"seen"'}, {"If-None-Match": "*"}):
+            async with access.ask("/", method, headers=condition) as answer:
+                assert (answer.status, await answer.text()) == (200, "done")
+
+
 async def test_a_post_is_never_sent_twice(access, group):
     async def dies(request: web.Request) -> web.Response:
         await request.read()
