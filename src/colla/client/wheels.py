@@ -138,6 +138,7 @@ def bundle(folder: Path, wanted: PackagesWanted, into: Path, tell: Tell) -> str:
         raise CollaError(
             "bad_colla_toml", f"{TARGETS_MAX} combinations of version and platform are possible."
         )
+    folder = folder.resolve()  # uv runs inside of it.
     _copy(folder, into)
     house = into / FOLDER
     house.mkdir()

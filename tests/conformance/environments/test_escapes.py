@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -214,18 +215,20 @@ async def found(contained, tmp_path_factory):
     artifact = contained.artifact(app_py=ATTEMPTS)
     (artifact / "link").symlink_to(secret)
     with ExitStack() as stack:
+        # A socket's path may be no longer than about a hundred bytes, and folders of tests are deep.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="colla-test-", dir="/tmp")))
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listening.bind(str(outside / "s"))
+        listening.bind(str(sockets / "s"))
         listening.listen()
         datagrams = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        datagrams.bind(str(outside / "d"))
+        datagrams.bind(str(sockets / "d"))
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0colla-test-{os.getpid()}")
         abstract.listen()
         settings = {
             "secret": str(secret), "folder": str(outside), "pid": os.getpid(), "port": server.getsockname()[1],
-            "socket": str(outside / "s"), "datagrams": str(outside / "d"), "abstract": f"colla-test-{os.getpid()}",
+            "socket": str(sockets / "s"), "datagrams": str(sockets / "d"), "abstract": f"colla-test-{os.getpid()}",
             "program": str(contained.folder / "runtime" / "program.json"), "other": str(other / "note.txt"),
             "disk": a_disk(), "shared": stack.enter_context(shared_memory()),
         }  # fmt: skip

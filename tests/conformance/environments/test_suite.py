@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from samples import container_sample, wasm_sample
 
+from colla.environments.bridge.fence import ABI_LEAST, landlock_abi
 from colla.environments.conformance import CHECKS, Check, Sample, Subject, run_check
 from colla.environments.conformance.running import run_alone
 
@@ -22,6 +23,7 @@ PROGRAMS = {
     "static": (*OURS, "static"),
     "process-bubblewrap": (*OURS, "process", "--isolation", "bubblewrap"),
     "process-none": (*OURS, "process", "--isolation", "none"),
+    "process-landlock": (*OURS, "process", "--isolation", "landlock"),
     "wasm": (*OURS, "wasm"),
     "container": (*OURS, "container"),
     "node": ("node", str(EXAMPLE / "environment.mjs")),
@@ -32,7 +34,8 @@ SAMPLES = {
     "container": container_sample,
 }
 # About a second and a half of processor time for every container: two minutes in all.
-SLOW = {"container": pytest.mark.slow}
+# Under Landlock the rules hold as they do without any isolation; what differs is in test_escapes.
+SLOW = {"container": pytest.mark.slow, "process-landlock": pytest.mark.slow}
 NODE_MAJOR_MIN = 18
 
 
@@ -56,6 +59,8 @@ def program(
 ) -> Iterator[str]:
     if request.param == "process-bubblewrap" and bubblewrap:
         pytest.skip(bubblewrap)
+    if request.param == "process-landlock" and landlock_abi() < ABI_LEAST:
+        pytest.skip("the kernel's Landlock is too old")
     if request.param == "wasm":
         pytest.importorskip("wasmtime", reason="wasmtime is not installed")
     if request.param == "node" and (problem := node_problem()):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -28,9 +30,11 @@ PROGRAM = """
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GroupAccess]:
+async def door() -> AsyncIterator[GroupAccess]:
     """Answers every request with what came first: the bridge's line, if any, and the line of the request."""
-    folder = private_folder(tmp_path_factory.mktemp("door") / "group")
+    # A socket's path may be no longer than about a hundred bytes, and folders of tests are deep.
+    base = Path(tempfile.mkdtemp(prefix="colla-test-", dir="/tmp"))
+    folder = private_folder(base / "group")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -47,6 +51,7 @@ async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GroupA
     group = await asyncio.start_unix_server(answer, folder / "group.sock")
     async with ways, group:
         yield GroupAccess(socket=str(folder / "group.sock"), token="tok", ways=str(folder / "ways.sock"))
+    shutil.rmtree(base)
 
 
 @pytest.mark.parametrize("kind", ["process-bubblewrap", "process-landlock", "process-none"])

@@ -36,9 +36,10 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_wheels_travel_with_the_service(service: Path) -> None:
+def test_wheels_travel_with_the_service(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    with staged(service, PackagesWanted("requirements.txt", TARGETS), told.append) as ready:
+    monkeypatch.chdir(service.parent)
+    with staged(Path(service.name), PackagesWanted("requirements.txt", TARGETS), told.append) as ready:
         house = ready.folder / "wheelhouse"
         assert sorted(path.name for path in ready.folder.iterdir()) == [
             "pages",

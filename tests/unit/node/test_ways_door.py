@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,19 +56,22 @@ class Node(SimpleNamespace):
 
 
 @pytest.fixture
-async def door_of(tmp_path: Path) -> AsyncIterator[Any]:
+async def door_of() -> AsyncIterator[Any]:
     doors = []
+    # A socket's path may be no longer than about a hundred bytes, and folders of tests are deep.
+    folder = Path(tempfile.mkdtemp(prefix="colla-test-", dir="/tmp"))
 
     async def make(*uses: str, contribution: Contribution | None = None) -> Path:
         made: Any = Node(uses, contribution or Contribution())
         door = WaysDoor(made)
         doors.append(door)
-        await door.open(tmp_path / "group" / "ways.sock")
-        return tmp_path / "group" / "ways.sock"
+        await door.open(folder / "group" / "ways.sock")
+        return folder / "group" / "ways.sock"
 
     yield make
     for door in doors:
         await door.close()
+    shutil.rmtree(folder)
 
 
 async def ask(socket: Path, first: str, then: bytes = b"hello\n") -> bytes:

@@ -2,7 +2,8 @@
 
 Files that were deleted and are still open count. It is no quota: until the next measure more may be written, each file up to
 the bound itself (RLIMIT_FSIZE). The disk's free room is asked every second, which costs nothing; only when an eighth of the
-bound has gone since the last measure, by whomever, the folder is measured, and that rests twenty times as long as it took.
+bound has gone since the last measure, by whomever, or a quarter of a minute has passed, the folder is measured, and that
+rests twenty times as long as it took.
 """
 
 # Importing pathlib would add a fifth to the time until the program starts.
@@ -18,6 +19,8 @@ from typing import Any
 from .ending import descendants
 
 PAUSE_S = 1.0
+UNMEASURED_S_MAX = 15.0
+"""What others make free meanwhile hides what the program takes, until then."""
 SHARE = 8
 REST_FACTOR = 20.0
 FILES_MAX = 100_000
@@ -32,6 +35,7 @@ class Room:
         self.folders: list[str] = config.get("scratch", [])
         self.bytes_max: int = config.get("scratch_bytes_max", 0)
         self.due = time.monotonic() + PAUSE_S
+        self.measured = time.monotonic()
         self.free: list[tuple[int, int]] = [free(folder) for folder in self.folders] if self.bytes_max else []
         """Bytes and files of each folder's disk at the last measure."""
 
@@ -42,7 +46,7 @@ class Room:
         now = time.monotonic()
         if now < self.due:
             return self.due - now, ""
-        found = self.measure() if self.filling() else ""
+        found = self.measure() if self.filling() or now - self.measured > UNMEASURED_S_MAX else ""
         took_s = time.monotonic() - now
         self.due = now + max(PAUSE_S, REST_FACTOR * took_s)
         return self.due - now, found
@@ -61,6 +65,7 @@ class Room:
 
     def measure(self) -> str:
         """What is too much, in words; empty when nothing is."""
+        self.measured = time.monotonic()
         files, written = 0, 0
         pending = [(folder, 0) for folder in self.folders]
         while pending:
