@@ -77,6 +77,8 @@ class Victim:
         core.membership.fingerprint()
         for info in core.membership.nodes():
             core.node_name(info.id)
+        unread = [notice.text for _, notice in self.me.notices if notice.kind == "record_quarantined"]
+        assert not unread, unread
         if self._left % READ_EVERY_INPUTS == 0:
             self.me.ask(FindMessages())
             self.me.ask(FindMessages(sent=True))

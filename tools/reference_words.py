@@ -107,6 +107,7 @@ NOTICES = {
     "node_suspected": "A computer is silent; others are being asked.",
     "peer_misbehaved": "Something that a computer sent was wrong and was dropped.",
     "quota_exceeded": "A computer wrote more than one member's may; what was too much is not kept.",
+    "record_quarantined": "Colla failed to read records about one matter, and goes on without it.",
     "records_damaged": "Records on this disk were damaged; the group sends them again.",
     "records_rejected": "Records that a computer sent were not valid.",
     "refused": "This computer refused a replica, as its owner decided.",

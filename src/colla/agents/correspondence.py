@@ -78,6 +78,7 @@ class Correspondence:
             found.outbox,
             durable,
             self._author_of,
+            found.quarantine,
         )
         bounds = found.config.happenings
         self.held: HeldRequests[FindMessages] = HeldRequests(

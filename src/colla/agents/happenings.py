@@ -154,7 +154,7 @@ class Happenings:
         found: list[FoundEvent] = []
         size = 0
         for at, record in self.journal.after(place):
-            event = self._found(at, record)
+            event = self._read(at, record)
             if event is None or (request.topics and event.topic not in request.topics):
                 continue
             size += len(event.data)
@@ -162,6 +162,10 @@ class Happenings:
                 return EventsFound(tuple(found), found[-1].place, last=False)
             found.append(event)
         return EventsFound(tuple(found), self.journal.last, last=True)
+
+    def _read(self, place: int, record: Record) -> FoundEvent | None:
+        quarantine = self._foundation.quarantine
+        return quarantine.read("the event", record.key.subject, lambda: self._found(place, record), None)
 
     def _found(self, place: int, record: Record) -> FoundEvent | None:
         event, member = event_of(record), self._foundation.author_of(record)

@@ -27,6 +27,7 @@ from colla.kernel.effects import (
     DropCell,
     Effect,
     LaunchReplica,
+    Notify,
     Persist,
     Send,
     StoreCell,
@@ -51,6 +52,7 @@ from colla.model.record import (
 from colla.model.service import Specification
 from colla.protocol.catalogue.bodies import KIND_GONE
 from colla.protocol.election.messages import Claim
+from colla.protocol.records.quarantine import QUARANTINED
 from colla.protocol.records.summary import log_name
 from colla.protocol.supervision.messages import Offer, OfferAnswer, StopAnswer, StopOrder
 from colla.sim.computer import Computer
@@ -101,6 +103,8 @@ class SafetyChecks:
     def __init__(self, group: SimGroup) -> None:
         self.group = group
         self.checked = 0
+        self.faults_expected = False
+        """Whether the scenario itself makes colla fail to read records."""
         self.acknowledged: list[Acknowledged] = []
         self._accounts: dict[str, Account] = {}
         self._records: dict[LogId, dict[bytes, Record]] = {}
@@ -128,6 +132,10 @@ class SafetyChecks:
         for effect in effects:
             if isinstance(effect, LaunchReplica):
                 self._may_launch(computer, effect)
+            elif (
+                isinstance(effect, Notify) and effect.notice.kind == QUARANTINED and not self.faults_expected
+            ):
+                self._violated(f"records cannot be read: {effect.notice.text}", computer)
 
     def performed(self, computer: Computer, effect: Effect) -> None:
         if isinstance(effect, Send) and type(effect.message) not in JUDGED:

@@ -49,6 +49,7 @@ from colla.protocol.catalogue.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
+from colla.protocol.records.quarantine import NO_QUARANTINE, Quarantine
 from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.secrets import bodies as secret_bodies
 from colla.protocol.secrets.bodies import KIND_SECRET, SecretBody, secret_key, secret_of
@@ -74,8 +75,11 @@ class _Entry(msgspec.Struct, frozen=True):
 class Catalogue:
     """Implements `views.CatalogueView`. Its two `…_changed` calls keep it up to date."""
 
-    def __init__(self, records: RecordsView, membership: MembershipView) -> None:
+    def __init__(
+        self, records: RecordsView, membership: MembershipView, quarantine: Quarantine = NO_QUARANTINE
+    ) -> None:
         self._records = records
+        self._quarantine = quarantine
         self._membership = membership
         self._entries: dict[ServiceId, _Entry] = {}
         self._by_name: dict[str, list[ServiceId]] = {}
@@ -237,7 +241,7 @@ class Catalogue:
         for service in subjects:
             old = self._entries.pop(service, None)
             before[service] = None if old is None else old.service
-            new = self._merge(service, secrets.get(service, ()))
+            new = self._read(service, secrets.get(service, ()))
             if new is not None:
                 self._entries[service] = new
             for entry in (old, new):
@@ -246,6 +250,9 @@ class Catalogue:
         self._rename(names, before)
         self._sorted = None
         return sorted(service for service, old_one in before.items() if self.service(service) != old_one)
+
+    def _read(self, service: ServiceId, secret_keys: Sequence[Key]) -> _Entry | None:
+        return self._quarantine.read("the service", service, lambda: self._merge(service, secret_keys), None)
 
     def _merge(self, service: ServiceId, secret_keys: Sequence[Key] = ()) -> _Entry | None:
         """The service as its records give it; None when it does not exist (any more)."""

@@ -15,6 +15,7 @@ from colla.protocol.membership.bodies import Removed, Retired, TicketKey
 from colla.protocol.membership.facts import Fact, read_fact
 from colla.protocol.membership.proofs import proof
 from colla.protocol.membership.resolver import Former, Roster, TicketStanding, resolve
+from colla.protocol.records.quarantine import NO_QUARANTINE, Quarantine
 from colla.protocol.views import Election, MemberInfo, NodeInfo, Role, Writer
 
 FINGERPRINT_BYTES = 8
@@ -31,8 +32,9 @@ class HeldRecords(Protocol):
 class Membership:
     """Implements `views.MembershipView`. Call `refresh` after records of the membership topic changed."""
 
-    def __init__(self, group: GroupId, records: HeldRecords) -> None:
+    def __init__(self, group: GroupId, records: HeldRecords, quarantine: Quarantine = NO_QUARANTINE) -> None:
         self.group = group
+        self._quarantine = quarantine
         self._records = records
         self._facts: dict[bytes, Fact | None] = {}
         self._held: tuple[bytes, ...] = ()
@@ -55,7 +57,10 @@ class Membership:
         self._fingerprint = digest(b"".join(sorted(held)))[:FINGERPRINT_BYTES]
         facts = {record.digest: self._fact(record) for record in records}
         self._facts = facts
-        roster = self._resolve(facts)
+        # Should judging fail, who belonged before belongs on.
+        roster = self._quarantine.read(
+            "the membership", self.group, lambda: self._resolve(facts), self._roster
+        )
         changed = _essence(roster) != _essence(self._roster)
         self._roster = roster
         self._unsettled = {}
@@ -258,7 +263,9 @@ class Membership:
     def _fact(self, record: Record) -> Fact | None:
         if record.digest in self._facts:
             return self._facts[record.digest]
-        return read_fact(self.group, record)
+        return self._quarantine.read(
+            "the membership fact", record.digest, lambda: read_fact(self.group, record), None
+        )
 
 
 def _essence(roster: Roster) -> tuple[object, ...]:

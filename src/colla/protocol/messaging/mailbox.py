@@ -34,6 +34,7 @@ from colla.protocol.messaging.bodies import (
     decode_receipt,
 )
 from colla.protocol.messaging.letters import is_for, open_letter
+from colla.protocol.records.quarantine import NO_QUARANTINE, Quarantine
 from colla.protocol.views import Identity, MembershipView, RecordChange, RecordsView
 
 READ_PREFIX = "messages/read/"
@@ -73,6 +74,7 @@ class Mailbox:
         outbox: Outbox,
         durable: Durable,
         author_of: Callable[[Record], MemberId | None],
+        quarantine: Quarantine = NO_QUARANTINE,
     ) -> None:
         """`author_of` names the member whose word a record is; None when it does not count."""
         self._identity = identity
@@ -82,6 +84,7 @@ class Mailbox:
         self._journal = journal
         self._outbox = outbox
         self._author_of = author_of
+        self._quarantine = quarantine
         self._key = derive_decryption_key(identity.secret.seed)
         self._me: MemberId | None = None
         self._inbox: dict[int, _Entry] = {}
@@ -131,7 +134,7 @@ class Mailbox:
             member = self._author_of(record)
             if member is None or record.key.kind not in (KIND_DELIVERED, KIND_READ):
                 continue
-            for message in decode_receipt(record.body).messages:
+            for message in self._confirmed(record):
                 times = found.setdefault(message, {})
                 at_ms = record.stamp.wall_ms
                 which = (member, record.key.kind)
@@ -180,7 +183,7 @@ class Mailbox:
                 continue
             for record in self._records.versions(TOPIC_RECEIPTS, change.key):
                 if self._author_of(record) == self._me is not None:
-                    messages = decode_receipt(record.body).messages
+                    messages = self._confirmed(record)
                     if change.key.kind == KIND_READ:
                         self.mark(messages)
                     for message in messages:
@@ -219,7 +222,18 @@ class Mailbox:
                 self._owed[entry.message] = None
         return bool(self._owed)
 
+    def _confirmed(self, record: Record) -> tuple[bytes, ...]:
+        """The messages that a receipt is about."""
+        return self._quarantine.read(
+            "the receipt", record.digest, lambda: decode_receipt(record.body).messages, ()
+        )
+
     def _file(self, place: int, record: Record) -> _Entry | None:
+        return self._quarantine.read(
+            "the letter", record.digest, lambda: self._file_letter(place, record), None
+        )
+
+    def _file_letter(self, place: int, record: Record) -> _Entry | None:
         """Put a letter where it belongs; None when nobody else wrote it to this member, or it was there before."""
         letter = _letter(record)
         if letter is None or self._me is None:
@@ -271,6 +285,9 @@ class Mailbox:
     def _opened(self, entry: _Entry) -> Content | None:
         if not entry.ours:
             return None
+        return self._quarantine.read("the letter", entry.record.digest, lambda: self._open(entry), None)
+
+    def _open(self, entry: _Entry) -> Content | None:
         letter, author = decode_letter(entry.record.body), entry.record.log.node
         return open_letter(self._identity.group, author, letter, self._identity.node, self._key)
 

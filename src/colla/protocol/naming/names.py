@@ -31,6 +31,7 @@ from colla.protocol.naming.bodies import (
 )
 from colla.protocol.records.book import RecordBook
 from colla.protocol.records.order import undominated
+from colla.protocol.records.quarantine import NO_QUARANTINE, Quarantine
 from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.views import MembershipView, RecordChange, RecordsView, Role
 
@@ -71,8 +72,11 @@ class Entry(msgspec.Struct, frozen=True):
 class Names:
     """See the module. Its two `…_changed` calls keep it up to date."""
 
-    def __init__(self, records: RecordsView, membership: MembershipView) -> None:
+    def __init__(
+        self, records: RecordsView, membership: MembershipView, quarantine: Quarantine = NO_QUARANTINE
+    ) -> None:
         self._records = records
+        self._quarantine = quarantine
         self._membership = membership
         self._entries: dict[Key, Entry] = {}
         self._paths: dict[str, Key] | None = None
@@ -176,7 +180,7 @@ class Names:
     def _refresh(self, keys: Sequence[Key]) -> bool:
         changed = False
         for key in keys:
-            entry = self._merge(key)
+            entry = self._read(key)
             if entry == self._entries.get(key):
                 continue
             changed = True
@@ -186,6 +190,9 @@ class Names:
             else:
                 self._entries[key] = entry
         return changed
+
+    def _read(self, key: Key) -> Entry | None:
+        return self._quarantine.read("the name", key.subject, lambda: self._merge(key), None)
 
     def _merge(self, key: Key) -> Entry | None:
         """The path as its records give it; None when neither it nor a conflict leads anywhere."""

@@ -30,6 +30,7 @@ from colla.model.record import Key, Log, Payload, Record, SignedRecord, sign_rec
 from colla.protocol.records.log import HeldLog
 from colla.protocol.records.order import next_stamp, seen_of
 from colla.protocol.records.own import OwnLogs
+from colla.protocol.records.quarantine import Quarantine
 from colla.protocol.records.quota import UNBOUNDED, Quota
 from colla.protocol.records.retention import Retention, floor_claim
 from colla.protocol.records.room import Rooms
@@ -76,6 +77,7 @@ class RecordBook(Shelf):
     ) -> None:
         super().__init__(config)
         self.identity = identity
+        self.quarantine = Quarantine(outbox)
         self.rejections: dict[str, int] = {}
         self._outbox = outbox
         self._durable = durable
@@ -297,10 +299,11 @@ class RecordBook(Shelf):
             return "bad_signature"
         if record.number > topic.quota.numbers_max or len(record.body) > topic.quota.body_bytes_max:
             return "over_quota"
-        try:
-            topic.validate(record)
-        except (ValueError, RecursionError):
-            return "invalid_body"
+        validity = self.quarantine.read(
+            "the record", record.digest, lambda: _validity(topic, record), "invalid_body"
+        )
+        if validity:
+            return validity
         if not self._rooms.has_room(node, record.size):
             self._full[node] = None
             return "over_quota"
@@ -462,6 +465,14 @@ class RecordBook(Shelf):
             self._excessive[author] = None
             text = f"What {short(author)} wrote beyond its quota was dropped."
             self._outbox.notify("quota_exceeded", text, node=author)
+
+
+def _validity(topic: Topic, record: Record) -> str:
+    try:
+        topic.validate(record)
+    except (ValueError, RecursionError):
+        return "invalid_body"
+    return ""
 
 
 def slot_of(signed: SignedRecord) -> bytes:
