@@ -2,10 +2,9 @@
 
 `python -m colla.environments.container_runner` is started by the process environment's bridge, which owns listener, log and
 recovery; what to run is in the variable COLLA_RUNNER, since everybody on a computer may read command lines. It creates the
-container, passes on what it writes and the signals that come, and lets a second process
-(`container_runner --proxy PID PORT FOLDER [GROUP LISTENER]`) accept on the inherited listener and connect inside the container's
-network, which has no other way in or out (Linux network namespaces; setns(2)). Without privileges it first enters the
-container's user namespace. The same process lets the program ask the group: it accepts on a socket in a folder that the
+container, passes on what it writes and the signals that come, and lets a second process, the proxy, accept on the inherited
+listener and connect inside the container's network, which has no other way in or out (Linux network namespaces; setns(2)).
+Without privileges it first enters the container's user namespace. The same process lets the program ask the group: it accepts on a socket in a folder that the
 container sees, and passes on to the agent's own, which only the owner may open, while programs in containers run as whoever
 their image says.
 """
@@ -19,26 +18,31 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from colla.environments.container_engine import connect, container_name, creation, remove_container
 from colla.environments.folders import private_folder
 from colla.environments.images import read_image
-from colla.environments.protocol import Limits
+from colla.environments.protocol import EnvironmentFault, Limits
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 LISTENER: Final = 3
 """The first inherited socket (systemd's LISTEN_FDS)."""
+PASSED_ON: Final = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+PID_BYTES_MAX: Final = 32
 BLOCK_BYTES: Final = 64 << 10
 CONNECTIONS_MAX: Final = 256
 EX_UNAVAILABLE: Final = 69
@@ -80,36 +84,43 @@ def run(config: RunnerConfig) -> int:
     """Run the container to its end; returns its exit code."""
     from docker.errors import DockerException
 
-    client = connect(config.engine)
-    proxy: subprocess.Popen[bytes] | None = None
+    proxy: Waiting | None = None
     try:
-        remove_container(client, config.replica)
-        image = read_image(Path(config.image))
         door, knocking = _open_door(Path(config.notes)) if config.group else (None, None)
-        asked = creation(image, config.replica, config.command, config.env, config.limits, door)
-        container = client.containers.create(**asked)
-        _pass_signals_on(config)
-        output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
-        copying = threading.Thread(target=_copy_output, args=(output,), name="output", daemon=True)
-        copying.start()
-        container.start()
-        container.reload()
-        pid = int(container.attrs["State"]["Pid"])
-        if pid:  # Else it has ended already.
-            proxy = _start_proxy(pid, config, knocking)
-        code = _until_ended(container, pid)
-        copying.join(LAST_WORDS_S)
-        if container.attrs["State"].get("OOMKilled"):
-            (Path(config.notes) / OUT_OF_MEMORY).touch()
-        return code
-    except (DockerException, OSError) as error:
+        proxy = _fork_proxy(config, knocking)
+        client = connect(config.engine)
+        try:
+            return _run_container(client, config, door, proxy)
+        finally:
+            remove_container(client, config.replica)
+    except (DockerException, EnvironmentFault, OSError) as error:
         print(f"the container cannot be run: {error}", file=sys.stderr, flush=True)
         return EX_UNAVAILABLE
     finally:
         if proxy is not None:
-            proxy.kill()
-            proxy.wait()
-        remove_container(client, config.replica)
+            os.kill(proxy.pid, signal.SIGKILL)
+            os.waitpid(proxy.pid, 0)
+
+
+def _run_container(client: DockerClient, config: RunnerConfig, door: Path | None, proxy: Waiting) -> int:
+    remove_container(client, config.replica)
+    image = read_image(Path(config.image))
+    asked = creation(image, config.replica, config.command, config.env, config.limits, door)
+    container = client.containers.create(**asked)
+    _pass_signals_on(config)
+    output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
+    copying = threading.Thread(target=_copy_output, args=(output,), name="output", daemon=True)
+    copying.start()
+    container.start()
+    container.reload()
+    pid = int(container.attrs["State"]["Pid"])
+    if pid:  # Else it has ended already.
+        os.write(proxy.tell, str(pid).encode())
+    code = _until_ended(container, pid)
+    copying.join(LAST_WORDS_S)
+    if container.attrs["State"].get("OOMKilled"):
+        (Path(config.notes) / OUT_OF_MEMORY).touch()
+    return code
 
 
 def _until_ended(container: Any, pid: int) -> int:
@@ -139,7 +150,7 @@ def _pass_signals_on(config: RunnerConfig) -> None:
     def handler(number: int, _frame: object) -> None:
         threading.Thread(target=send, args=(number,), name="signal", daemon=True).start()
 
-    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in PASSED_ON:
         signal.signal(signal.Signals[name], handler)
 
 
@@ -168,14 +179,32 @@ def _open_door(notes: Path) -> tuple[Path, socket.socket]:
     return door, listener
 
 
-def _start_proxy(pid: int, config: RunnerConfig, knocking: socket.socket | None) -> subprocess.Popen[bytes]:
-    module = "colla.environments.container_runner"
-    command = [sys.executable, "-P", "-m", module, "--proxy", str(pid), str(config.port), config.notes]
-    inherited = [LISTENER]
-    if knocking is not None:
-        inherited.append(knocking.fileno())
-        command += [config.group, str(knocking.fileno())]
-    return subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+class Waiting(NamedTuple):
+    """The proxy's process, which waits to be told, on the pipe `tell`, whose network to enter."""
+
+    pid: int
+    tell: int
+
+
+def _fork_proxy(config: RunnerConfig, knocking: socket.socket | None) -> Waiting:
+    """Forked, not started anew, for the sake of time and memory; before there is a second thread. Raises `OSError`."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(told)
+        return Waiting(pid, tell)
+    code = EX_UNAVAILABLE
+    try:
+        os.close(tell)
+        for name in PASSED_ON:
+            # The program may take its time to end, and is asked until then.
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
+        if number := os.read(told, PID_BYTES_MAX):
+            code = proxy(int(number), config, knocking)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 # -- the proxy ----------------------------------------------------------------------------------------------
@@ -259,7 +288,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
 
 
-def proxy(pid: int, port: int, notes: Path, group: str, knocking: socket.socket | None) -> int:
+def proxy(pid: int, config: RunnerConfig, knocking: socket.socket | None) -> int:
     """Serve until killed."""
     listener = socket.socket(fileno=os.dup(LISTENER))
     listener.setblocking(False)
@@ -268,19 +297,15 @@ def proxy(pid: int, port: int, notes: Path, group: str, knocking: socket.socket 
     except OSError as error:
         print(f"the container cannot be reached: {error}", file=sys.stderr, flush=True)
         return EX_UNAVAILABLE
-    asyncio.run(Proxy(port, group).serve(listener, knocking, notes))
+    asyncio.run(Proxy(config.port, config.group).serve(listener, knocking, Path(config.notes)))
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    """The runner, or its proxy."""
-    if arguments:
-        _, pid, port, notes, *door = arguments
-        group, knocking = (door[0], socket.socket(fileno=int(door[1]))) if door else ("", None)
-        return proxy(int(pid), int(port), Path(notes), group, knocking)
+def main() -> int:
+    """Run what the environment says."""
     encoded = os.environ.pop(CONFIG_VARIABLE)
     return run(msgspec.json.decode(base64.urlsafe_b64decode(encoded), type=RunnerConfig))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -130,7 +130,10 @@ def test_container(nobody: Nobody) -> None:
     tried = nobody.run("podman", "info")
     if tried.returncode != 0:
         pytest.skip(f"Podman does not work without root here: {tried.stderr.strip()[-200:]}")
-    rules_hold(nobody, "container", artifact=container_sample(nobody.folder / "container").folder)
+    try:
+        rules_hold(nobody, "container", artifact=container_sample(nobody.folder / "container").folder)
+    finally:
+        nobody.run("podman", "system", "migrate")  # Ends the process that keeps the user namespace.
 
 
 def test_container_without_an_engine(nobody: Nobody) -> None:
