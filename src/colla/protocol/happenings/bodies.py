@@ -61,10 +61,11 @@ def encode(body: Published | Happened) -> bytes:
 
 
 def event_of(record: Record) -> Published | Happened | None:
-    """The event in a held record; None for kinds that this version does not know."""
-    if record.key.kind == KIND_PUBLISHED:
+    """The event in a held record; None for kinds that this version does not know, in the topic where they stand."""
+    what = (record.log.topic, record.key.kind)
+    if what == (TOPIC_EVENTS, KIND_PUBLISHED):
         return _published.decode(record.body)
-    if record.key.kind == KIND_HAPPENED:
+    if what == (TOPIC_HAPPENINGS, KIND_HAPPENED):
         return _happened.decode(record.body)
     return None
 

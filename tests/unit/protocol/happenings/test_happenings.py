@@ -10,8 +10,17 @@ from colla.kernel.effects import Notice
 from colla.kernel.outbox import Outbox
 from colla.kernel.time import Instant
 from colla.model.errors import CollaError
-from colla.model.ids import ServiceId
-from colla.protocol.happenings.bodies import check_topic
+from colla.model.ids import GroupId, LogId, NodeId, ServiceId
+from colla.model.keys import SecretKey
+from colla.model.record import TOPIC_EVENTS, TOPIC_HAPPENINGS, Key, Log, Payload, Stamp, sign_record
+from colla.protocol.happenings.bodies import (
+    KIND_HAPPENED,
+    KIND_PUBLISHED,
+    check_happened_record,
+    check_published_record,
+    check_topic,
+    event_of,
+)
 from colla.protocol.happenings.subscribers import Subscribers
 from colla.protocol.happenings.telling import Telling
 
@@ -87,3 +96,16 @@ def test_what_flaps_is_told_a_few_times_and_then_once_in_a_while() -> None:
 def test_a_group_that_tells_nothing() -> None:
     telling = Telling(HappeningsConfig(group_told=False))
     assert telling.kind_of(Notice("repaired", "x"), at(0.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind"), [(TOPIC_HAPPENINGS, KIND_PUBLISHED), (TOPIC_EVENTS, KIND_HAPPENED)]
+)
+def test_a_kind_in_the_other_topic_says_nothing(topic: str, kind: str) -> None:
+    """Found by fuzzing: nobody had looked at its body, and reading it failed at every node that was asked for events."""
+    secret = SecretKey(bytes(32))
+    log = Log(NodeId(secret.public), LogId(bytes(16)), topic)
+    payload = Payload(log, 1, Key(kind, bytes(16)), Stamp(1), (), b"no event")
+    record = sign_record(GroupId(bytes(32)), secret, payload)
+    (check_happened_record if topic == TOPIC_HAPPENINGS else check_published_record)(record)
+    assert event_of(record) is None
