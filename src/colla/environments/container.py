@@ -20,18 +20,20 @@ import msgspec
 
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
+from colla.environments.bridge_config import HERE, PROXY
 from colla.environments.container_engine import DOOR, Engine, end_service, find_engine
 from colla.environments.container_runner import (
     CONFIG_VARIABLE,
     CONNECTED,
     DOOR_SOCKET,
     OUT_OF_MEMORY,
+    WAYS_PORT,
     RunnerConfig,
 )
 from colla.environments.containment import BOMBS
 from colla.environments.driver import fault
 from colla.environments.folders import Place, RuntimeFolder
-from colla.environments.group import SOCKET_VARIABLE, TOKEN_VARIABLE
+from colla.environments.group import OUTGOING_WAY, SOCKET_VARIABLE, TOKEN_VARIABLE, USES_VARIABLE
 from colla.environments.images import read_image
 from colla.environments.process import ProcessDriver
 from colla.environments.process_replica import ProcessReplica
@@ -39,6 +41,7 @@ from colla.environments.protocol import (
     PROTOCOL_VERSION,
     EnvironmentInfo,
     Exit,
+    GroupAccess,
     LimitName,
     Limits,
     LogLine,
@@ -147,6 +150,16 @@ def port_of(spec: ReplicaSpec) -> int:
     return int(said)
 
 
+def ways_of(spec: ReplicaSpec) -> list[tuple[str, dict[str, str]]]:
+    """For each way out the line that it begins with, and the variables that tell of it, with {} for its port."""
+    if spec.group is None or not spec.group.ways:
+        return []
+    ways = [(name, {USES_VARIABLE + name.upper().replace("-", "_"): HERE}) for name in spec.uses]
+    if spec.outgoing:
+        ways.append((OUTGOING_WAY, dict(PROXY)))
+    return [(f"{spec.group.token} {name}\n", variables) for name, variables in ways]
+
+
 class ContainerDriver:
     """Runs containers; see `Driver`."""
 
@@ -206,9 +219,12 @@ class ContainerDriver:
         port = port_of(spec)
         for note in (OUT_OF_MEMORY, CONNECTED):
             (place.path / note).unlink(missing_ok=True)
-        door = {}
+        group, told = spec.group or GroupAccess(socket="", token=""), {}
         if spec.group is not None:
-            door = {SOCKET_VARIABLE: f"{DOOR}/{DOOR_SOCKET}", TOKEN_VARIABLE: spec.group.token}
+            told = {SOCKET_VARIABLE: f"{DOOR}/{DOOR_SOCKET}", TOKEN_VARIABLE: group.token}
+        ways = ways_of(spec)
+        for number, (_, variables) in enumerate(ways, WAYS_PORT):
+            told |= {name: text.format(number) for name, text in variables.items()}
         config = RunnerConfig(
             engine=self._engine.url,
             image=str(folder),
@@ -221,11 +237,13 @@ class ContainerDriver:
                 "COLLA_REPLICA": spec.replica,
             }
             | spec.env
-            | door,
+            | told,
             limits=spec.limits,
             port=port,
             notes=str(place.path),
-            group="" if spec.group is None else spec.group.socket,
+            group=group.socket,
+            ways=group.ways,
+            way_lines=tuple(line for line, _ in ways),
         )
         env = {CONFIG_VARIABLE: config.encode()}
         inner = runner_spec(spec, "colla.environments.container_runner", env, Limits())

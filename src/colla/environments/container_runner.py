@@ -6,7 +6,7 @@ container, passes on what it writes and the signals that come, and lets a second
 listener and connect inside the container's network, which has no other way in or out (Linux network namespaces; setns(2)).
 Without privileges it first enters the container's user namespace. The same process lets the program ask the group: it accepts on a socket in a folder that the
 container sees, and passes on to the agent's own, which only the owner may open, while programs in containers run as whoever
-their image says.
+their image says. So do the ways to services that it uses: ports of the container's own loopback.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ CLONE_NEWNET: Final = 0x40000000
 LISTENER: Final = 3
 """The first inherited socket (systemd's LISTEN_FDS)."""
 PASSED_ON: Final = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+WAYS_PORT: Final = 42_001
+"""Of the first way out; the container's loopback is its own."""
 PID_BYTES_MAX: Final = 32
 BLOCK_BYTES: Final = 64 << 10
 CONNECTIONS_MAX: Final = 256
@@ -75,6 +77,10 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The replica's folder."""
     group: str = ""
     """The agent's socket for what the program asks of the group; empty where it may ask nothing."""
+    ways: str = ""
+    """The agent's socket behind which the ways lie."""
+    way_lines: tuple[str, ...] = ()
+    """What each way begins with; the first one's port is `WAYS_PORT`."""
 
     def encode(self) -> str:
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
@@ -234,29 +240,39 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Proxy:
     """Connects each connection of the listener with the port inside, and each that comes from inside with the group."""
 
-    def __init__(self, port: int, group: str) -> None:
-        self._port = port
-        self._group = group
+    def __init__(self, config: RunnerConfig) -> None:
+        self._config = config
         self._open = {"in": 0, "out": 0}
 
-    async def serve(self, listener: socket.socket, knocking: socket.socket | None, notes: Path) -> None:
+    async def serve(self, listener: socket.socket, knocking: socket.socket | None) -> None:
+        """Until this process is killed."""
+        config = self._config
         if knocking is not None:
-            await asyncio.start_unix_server(self._asking, sock=knocking, limit=BLOCK_BYTES)
+            asking = self._to(config.group, b"")
+            await asyncio.start_unix_server(asking, sock=knocking, limit=BLOCK_BYTES)
+        for port, line in enumerate(config.way_lines, WAYS_PORT):
+            going = self._to(config.ways, line.encode())
+            await asyncio.start_server(going, "127.0.0.1", port, limit=BLOCK_BYTES)
         serving = await asyncio.start_unix_server(self._asked, sock=listener, limit=BLOCK_BYTES)
-        (notes / CONNECTED).touch()
+        (Path(config.notes) / CONNECTED).touch()
         await serving.serve_forever()
 
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def connect() -> Coroutine[None, None, Streams]:
-            return asyncio.open_connection("127.0.0.1", self._port, limit=BLOCK_BYTES)
+            return asyncio.open_connection("127.0.0.1", self._config.port, limit=BLOCK_BYTES)
 
         await self._join("in", (reader, writer), connect)
 
-    async def _asking(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def connect() -> Coroutine[None, None, Streams]:
-            return asyncio.open_unix_connection(self._group, limit=BLOCK_BYTES)
+    def _to(self, door: str, first: bytes) -> Callable[..., Coroutine[None, None, None]]:
+        async def connect() -> Streams:
+            reader, writer = await asyncio.open_unix_connection(door, limit=BLOCK_BYTES)
+            writer.write(first)
+            return reader, writer
 
-        await self._join("out", (reader, writer), connect)
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._join("out", (reader, writer), connect)
+
+        return accepted
 
     async def _join(
         self, way: str, outer: Streams, connect: Callable[[], Coroutine[None, None, Streams]]
@@ -297,7 +313,7 @@ def proxy(pid: int, config: RunnerConfig, knocking: socket.socket | None) -> int
     except OSError as error:
         print(f"the container cannot be reached: {error}", file=sys.stderr, flush=True)
         return EX_UNAVAILABLE
-    asyncio.run(Proxy(config.port, config.group).serve(listener, knocking, Path(config.notes)))
+    asyncio.run(Proxy(config).serve(listener, knocking))
     return 0
 
 

@@ -81,6 +81,9 @@ class WasmDriver:
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:
         module = find_module(check_artifact(spec.artifact), spec.command)
         read_module(module)
+        if spec.uses or spec.outgoing:
+            text = f"{spec.service} wants to use other services, and a module has no sockets."
+            raise fault("not_supported", text, "Deploy it without `uses`, or as a program or a container.")
         self._processes.check(_placeholder(spec), allow_unsandboxed=True)
 
     async def prepare(self, artifact: str) -> AsyncIterator[PrepareProgress]:

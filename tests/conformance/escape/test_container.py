@@ -26,6 +26,12 @@ pytestmark = [
 
 ATTEMPTS = """
 tried() { name="$1"; shift; if "$@" >/tmp/said 2>&1; then echo "$name: done"; else echo "$name: refused"; fi; }
+by_way() {  # A way is there a moment after the program.
+  for _ in $(busybox seq 200); do
+    printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 10 127.0.0.1 $1 >/tmp/way && break; sleep 0.1
+  done
+  busybox grep -q "$2" /tmp/way
+}
 tried "read the disk" head -c 1 /disk
 tried "read the memory" head -c 1 /memory
 tried "make a device" busybox mknod /tmp/disk b $MAJOR $MINOR
@@ -51,7 +57,9 @@ tried "change the clock" busybox adjtimex -t 10001
 tried "change the name" busybox hostname mine
 tried "reach the computer" busybox nc -w 2 127.0.0.1 $HOST_PORT
 tried "reach its address" busybox nc -w 2 $HOST_ADDRESS $HOST_PORT
-tried "reach the metadata" wget -T 2 -q -O- http://169.254.169.254/
+tried "reach the metadata" busybox nc -w 2 169.254.169.254 80
+tried "go by a way" by_way ${COLLA_USES_OUR_API##*:} "heard token our-api"
+tried "go out" by_way ${HTTPS_PROXY##*:} "heard token network:internet"
 tried "knock at the door" test -S /run/colla-group/group.sock -a -w /run/colla-group/group.sock
 set -- /proc/[0-9]*; echo "processes: $#"
 echo "devices:" $(ls /disk /memory)
@@ -71,9 +79,11 @@ echo finished; sleep 60
 """
 EXPECTED_VARIABLES = {
     *("COLLA_GROUP_SOCKET", "COLLA_GROUP_TOKEN", "COLLA_REPLICA", "COLLA_SERVICE", "HOST", "PORT"),
-    *("SECRET", "HOST_PID", "HOST_PORT", "HOST_ADDRESS", "MAJOR", "MINOR"),
+    *("COLLA_USES_OUR_API", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"),
+    *("NODE_USE_ENV_PROXY", "SECRET", "HOST_PID", "HOST_PORT", "HOST_ADDRESS", "MAJOR", "MINOR"),
     *("PATH", "HOME", "HOSTNAME", "TERM", "PWD", "SHLVL", "OLDPWD", "container"),
 }
+WITH_LEAVE = ["go by a way", "go out", "knock at the door"]
 BEYOND = ("../../../../../../..{}/up", "/..{}/absolute", "link{}/linked", "hard")
 
 
@@ -140,11 +150,12 @@ async def found(
         "SECRET": str(secret), "HOST_PID": str(os.getpid()), "HOST_PORT": str(listening),
         "HOST_ADDRESS": an_address(), "MAJOR": str(os.major(disk)), "MINOR": str(os.minor(disk)),
     }  # fmt: skip
-    group_socket = tmp_path_factory.mktemp("agent") / "group.sock"
-    group = await asyncio.start_unix_server(answer_as_the_agent, group_socket)
-    access = GroupAccess(socket=str(group_socket), token="token")
+    agent = tmp_path_factory.mktemp("agent")
+    group = await asyncio.start_unix_server(answer_as_the_agent, agent / "group.sock")
+    ways = await asyncio.start_unix_server(answer_as_the_agent, agent / "ways.sock")
+    access = GroupAccess(socket=str(agent / "group.sock"), ways=str(agent / "ways.sock"), token="token")
     touching = HealthCheck(command=("touch", str(secret.with_name("touched"))), interval_s=0.1)
-    spec = bench.spec_of(image, env=env, group=access, health=touching)
+    spec = bench.spec_of(image, env=env, group=access, health=touching, uses=("our-api",), outgoing=True)
     _, place = await bench.launch(spec)
     await bench.said(place, "finished")
     yield (
@@ -152,10 +163,16 @@ async def found(
         place,
     )
     group.close()
+    ways.close()
 
 
 async def answer_as_the_agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"the group heard " + await reader.readline())
+    """Says what it heard first: a greeting, or the line that a way begins with."""
+    body = b"the group heard " + (await reader.readline()).strip()
+    if b"token" in body:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    writer.write(body)
     writer.close()
 
 
@@ -172,8 +189,8 @@ def an_address() -> str:
 async def test_nothing_of_the_computer_is_reached(found: tuple[dict[str, str], Place]) -> None:
     results, _ = found
     tried = {name: result for name, result in results.items() if result in ("done", "refused")}
-    assert len(tried) == 27
-    assert [name for name, result in tried.items() if result == "done"] == ["knock at the door"]
+    assert len(tried) == 29
+    assert [name for name, result in tried.items() if result == "done"] == WITH_LEAVE
     assert results["interfaces"] == "lo"
     assert results["devices"] == ("/disk /memory" if os.getuid() == 0 else "")
     assert int(results["processes"]) <= 3, "it sees its own processes alone"
@@ -208,7 +225,7 @@ async def test_it_asks_the_group_through_its_door(found: tuple[dict[str, str], P
     finally:
         os.close(folder)
     writer.write(b"hello\n")
-    assert await reader.read() == b"the group heard hello\n"
+    assert await reader.read() == b"the group heard hello"
     writer.close()
 
 

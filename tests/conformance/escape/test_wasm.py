@@ -227,6 +227,16 @@ async def test_it_has_no_sockets(call: Call) -> None:
         await call(bytes(wat2wasm(foreign)))
 
 
+@pytest.mark.parametrize("wish", [{"uses": ("our-api",)}, {"outgoing": True}])
+def test_ways_out_are_refused_rather_than_forgotten(
+    driver: WasmDriver, tmp_path: Path, wish: dict[str, Any]
+) -> None:
+    (tmp_path / "app.wasm").write_bytes(module("descriptors"))
+    spec = ReplicaSpec(replica=secrets.token_hex(16), service="garden", artifact=str(tmp_path), **wish)
+    with pytest.raises(EnvironmentFault, match="a module has no sockets"):
+        driver.check(spec, allow_unsandboxed=False)
+
+
 async def test_memory_and_tables_are_bounded(call: Call) -> None:
     """Also what memory does not count: a table of four thousand million elements would take 32 GiB."""
     output, _ = await call(module("grows"))
