@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import re
 import shutil
 from pathlib import Path
 
 import msgspec
 from computers import Computer
+from packaging.requirements import Requirement
 
 from colla.client import types
 from colla.client.deploying import Said, plan_deploy
@@ -39,12 +39,8 @@ def with_packages(folder: Path, *names: str) -> None:
         if name in seen:
             continue
         seen[name] = distribution = importlib.metadata.distribution(name)
-        needed = [
-            one
-            for one in distribution.requires or ()
-            if "extra ==" not in one and "python_version" not in one
-        ]
-        wanted += [re.split(r"[\s;<>=!~\[(]", one)[0].lower() for one in needed]
+        needed = [Requirement(one) for one in distribution.requires or ()]
+        wanted += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     for distribution in seen.values():
         for file in distribution.files or ():
             if ".." in file.parts or "__pycache__" in file.parts or "tests" in file.parts:
