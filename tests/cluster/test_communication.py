@@ -20,7 +20,7 @@ TOPIC = "shop.orders"
 
 
 async def test_who_was_away_has_everything_within_seconds(tmp_path: Path) -> None:
-    """50 messages, 200 events and a changed service, within 5 s of return, in order, each once."""
+    """50 messages, 200 events, a changed and a renamed service, within 5 s of return, in order, each once."""
     first, second, away = computers = await make_group(tmp_path, "hashing", 3)
     site = tmp_path / "site"
     site.mkdir()
@@ -38,6 +38,7 @@ async def test_who_was_away_has_everything_within_seconds(tmp_path: Path) -> Non
         await asyncio.gather(write(first, 0), write(second, 1))
         (site / "index.html").write_text("two")
         await deploy(first, site, "web", 1)
+        await rename(first)
 
         started = time.monotonic()
         await away.up()
@@ -69,12 +70,24 @@ async def write(computer: Computer, place: int) -> None:
             await client.publish(TOPIC, {"number": number})
 
 
+async def rename(computer: Computer) -> None:
+    async with computer.client() as client:
+        before = await client.service("web")
+        await client.rename_service("web", "shop")
+        after = await client.service("shop")
+        assert (after.id, after.version) == (before.id, before.version + 1)
+        for name, code in (("shop", "no_change"), ("Shop!", "bad_name")):
+            with pytest.raises(CollaError) as refused:
+                await client.rename_service("shop", name)
+            assert refused.value.code == code
+
+
 async def has_all(computer: Computer) -> bool:
     async with computer.client() as client:
         messages = (await client.messages(limit=100)).messages
         events = (await client.events(topics=[TOPIC])).events
-        service = await client.service("web")
-        return len(messages) == MESSAGES and len(events) == EVENTS and service.version == 2
+        services = [(service.name, service.version) for service in await client.services()]
+        return len(messages) == MESSAGES and len(events) == EVENTS and services == [("shop", 3)]
 
 
 async def check(away: Computer) -> None:

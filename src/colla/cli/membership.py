@@ -131,6 +131,21 @@ async def revoke(
     _done(here, answer, "Nobody can join with it any more.")
 
 
+async def rename_service(
+    here: Here,
+    service: Annotated[str, typer.Argument(help="The service's name.")],
+    new: NewNameArgument,
+) -> None:
+    """Call a service otherwise: its address changes, and it stays the same service.
+
+    Its replicas start anew one after the other, as with a new version, since programs are told their service's name. Deploy it
+    under its new name from now on: `colla deploy FOLDER --name NEW`.
+    """
+    async with here.client() as client:
+        answer = await client.rename_service(service, new)
+    _done(here, answer, f"{service} is called {new} now.")
+
+
 async def adopt(
     here: Here,
     service: Annotated[str, typer.Argument(help="The service's name.")],
@@ -175,5 +190,6 @@ def add(app: typer.Typer) -> None:
     )(retire_node)
     command(app, GROUP_PANEL, examples=("colla tickets", "colla tickets --all"))(tickets)
     command(app, GROUP_PANEL, examples=("colla revoke 3fa85f64",))(revoke)
+    command(app, SERVICES_PANEL, name="rename", examples=("colla rename blog journal",))(rename_service)
     command(app, SERVICES_PANEL, examples=("colla adopt calendar", "colla adopt calendar --for ben"))(adopt)
     command(app, SERVICES_PANEL, examples=("colla delegate calendar ben cleo",))(delegate)

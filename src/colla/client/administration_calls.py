@@ -49,6 +49,14 @@ class AdministrationCalls(Calls):
         """Let a ticket, named by (the beginning of) its id, admit nobody any more."""
         return await self._call("DELETE", f"tickets/{quote(ticket, safe='')}", types.ChangedAnswer)
 
+    async def rename_service(self, service: str, name: str) -> types.ChangedAnswer:
+        """Call a service otherwise; it stays the same service, and its replicas start anew one after the other.
+
+        Raises `CollaError` (`not_owner`, `bad_name`, `name_taken`, `no_change`…).
+        """
+        path = f"services/{quote(service, safe='')}/name"
+        return await self._call("POST", path, types.ChangedAnswer, types.NameRequest(name))
+
     async def adopt(self, service: str, member: str = "") -> types.ChangedAnswer:
         """Take a service over, or give it to another member. Raises `CollaError` (`not_owner`, `not_found`)."""
         path = f"services/{quote(service, safe='')}/owner"

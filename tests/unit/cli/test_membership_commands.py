@@ -23,6 +23,7 @@ CHANGED = types.ChangedAnswer(2)
         (("node", "retire", "nas", "-y"), "DELETE nodes/nas", None, "nas does not belong"),
         (("member", "remove", "ben", "-y"), "DELETE members/ben", None, "ben does not belong"),
         (("revoke", "3fa85f64"), "DELETE tickets/3fa85f64", None, "Nobody can join with it"),
+        (("rename", "blog", "diary"), "POST services/blog/name", {"name": "diary"}, "called diary"),
         (("adopt", "blog"), "POST services/blog/owner", {"member": ""}, "blog is yours"),
         (
             ("adopt", "blog", "--for", "cleo"),

@@ -12,7 +12,7 @@ class RoleRequest(msgspec.Struct, frozen=True):
 
 
 class NameRequest(msgspec.Struct, frozen=True):
-    """Call a member or a computer so."""
+    """Call a member, a computer or a service so."""
 
     name: str
 

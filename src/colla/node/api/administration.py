@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import msgspec
+
 from colla.agents.administration_requests import (
     AdoptService,
     GiveRole,
@@ -16,7 +18,7 @@ from colla.agents.administration_requests import (
     RetireComputer,
     RevokeTicket,
 )
-from colla.agents.requests import Request
+from colla.agents.requests import ModifyService, Request, Written
 from colla.client import types
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId
@@ -138,6 +140,15 @@ async def _revoke(call: Call[None]) -> types.ChangedAnswer:
     return await _change(call, RevokeTicket(*found[0]))
 
 
+async def _rename_service(call: Call[types.NameRequest]) -> types.ChangedAnswer:
+    service, name = call.service(), call.body.name
+    if service.name == name:
+        raise CollaError("no_change", f"The service is called {name} already.")
+    specification = msgspec.structs.replace(service.specification, name=name)
+    written: Written = await call.ask(ModifyService(service.id, specification))
+    return types.ChangedAnswer(written.copies)
+
+
 async def _adopt(call: Call[types.OwnerRequest]) -> types.ChangedAnswer:
     name = call.body.member
     mine = call.node.core.membership.owner_of(call.node.identity.node) or MemberId(b"")
@@ -198,6 +209,13 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _revoke,
         types.ChangedAnswer,
         errors=(*_CHANGING, "no_change"),
+    ),
+    _post(
+        "services/{name}/name",
+        "Call a service otherwise; it stays the same service.",
+        _rename_service,
+        types.NameRequest,
+        ("not_found", "not_owner", "guest", "bad_name", "name_taken", "no_change", "busy", "timeout"),
     ),
     _post(
         "services/{name}/owner",
