@@ -1,6 +1,6 @@
 """Run the benchmarks: all of them, or those named.
 
-    python -m benchmarks [--list] [NAME ...]
+    python -m benchmarks [--list] [--quick] [NAME ...]
 
 Each is a program of its own (`python benchmarks/NAME.py --help`) whose docstring says how it measures. They run one
 after another, never beside each other; run them on an otherwise idle computer.
@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names())}")
     parser.add_argument("--list", action="store_true", help="show what there is")
+    parser.add_argument("--quick", action="store_true", help="short runs of those that have them")
     options = parser.parse_args()
     if options.list:
         for name in names():
@@ -37,7 +38,9 @@ def main() -> int:
     failed = []
     for name in options.names or names():
         print(f"\n=== {name}", flush=True)
-        if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode != 0:
+        program = HERE / f"{name}.py"
+        more = ["--quick"] if options.quick and '"--quick"' in program.read_text() else []
+        if subprocess.run([sys.executable, str(program), *more]).returncode != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}")
