@@ -45,6 +45,7 @@ CONTRIBUTION = {
     "denied_labels": "Services that ask for one of these labels do not run here.",
     "strangers": "The weakest isolation for services of others than the owner and `members`: `landlock`, `bubblewrap`, `container`, `webassembly` or `nothing-executed`; empty means any.",
     "outgoing": "Services that ask for `network:internet` reach the Internet from here, by a proxy. Left out: no.",
+    "exec": "A service's owner and administrators may run commands beside its replicas here. Left out: no.",
     "draining": "Takes no new replicas, and lets those here move (`colla drain`).",
     "paused": "Runs nothing for the group (`colla pause`).",
 }

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from computers import Computer, deploy, eventually, located, make_group
 
@@ -59,6 +60,13 @@ async def ask_until_each_answered(computer: Computer, seen: dict[str, None], cou
             await asyncio.sleep(0.02)
 
 
+async def told_problem(computer: Computer, node: str) -> str:
+    async with computer.client() as client:
+        with pytest.raises(CollaError) as raised:
+            _ = [output async for output in client.exec("app", ("ls",), node=node)]
+    return raised.value.message
+
+
 async def test_logs_and_stats_of_all_replicas(group: list[Computer], tmp_path: Path) -> None:
     folder = tmp_path / "app"
     folder.mkdir()
@@ -77,6 +85,22 @@ async def test_logs_and_stats_of_all_replicas(group: list[Computer], tmp_path: P
     used = await group[0].ask(lambda client: client.stats("app"))
     assert {report.node for report in used} == set(runs)
     assert all(report.memory_bytes and report.processes for report in used)
+
+    # Commands run beside the replicas where the owners of their computers allow it.
+    async def told(node: str, *words: str) -> types.ExecOutputReport:
+        async with group[0].client() as client:
+            outputs = [output async for output in client.exec("app", words, node=node)]
+        return msgspec.structs.replace(outputs[-1], text="".join(output.text for output in outputs))
+
+    others = [computer for computer in group[1:] if computer.name in runs]
+    for computer in others:
+        assert "does not let" in (await told(computer.name, "ls")).problem
+        given = (await computer.ask(lambda client: client.node())).contribution
+        allowed = msgspec.structs.replace(given, exec=True)
+        await computer.ask(lambda client, allowed=allowed: client.contribute(allowed))
+    for node in runs:
+        assert await told(node, "ls") == types.ExecOutputReport(node, "app.py\n", 0)
+    assert others and "No replica" in (await told_problem(group[0], "nowhere"))
 
     # A follower hears what is written from now on, wherever.
     heard: dict[str, None] = {}

@@ -133,6 +133,14 @@ class Gives:
             rich_help_panel=PANEL,
         ),
     ] = None
+    exec: Annotated[
+        bool | None,
+        typer.Option(
+            "--exec/--no-exec",
+            help="Let a service's owner, and administrators, run commands beside its replicas here.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     replicas_max: Annotated[
         int | None,
         typer.Option("--replicas-max", min=0, help="At most so many replicas.", rich_help_panel=PANEL),
@@ -230,6 +238,7 @@ def decide(gives: Gives, base: Contribution, computer: Computer) -> Contribution
             ("denied_labels", _pairs_or_none(gives.not_label, "--not-label")),
             ("strangers", _isolation(gives.strangers)),
             ("outgoing", gives.outgoing),
+            ("exec", gives.exec),
         )
         if value is not None
     }

@@ -75,6 +75,12 @@ class Output:
         for line in text.split("\n"):
             self._console.print(Text(clean(line), style=style))
 
+    def write(self, text: str) -> None:
+        """A piece of what a program elsewhere wrote, as it was, but for what a terminal would obey."""
+        shown = text if not sys.stdout.isatty() else "\n".join(map(clean, text.split("\n")))
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+
     def row(self, cells: Sequence[str]) -> None:
         """One line for a pipe: cells separated by tabs."""
         sys.stdout.write("\t".join(clean(cell) for cell in cells) + "\n")

@@ -144,10 +144,44 @@ async def forward(
     raise CollaError("not_running", "The node stopped, and the forward with it.", "Start it with `colla up`.")
 
 
+async def execute(
+    here: Here,
+    name: ServiceArgument,
+    words: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="After `--`: the command, as in -- ls -l.")
+    ],
+    on: Annotated[str, typer.Option("--on", help="On this computer; else on any that runs a replica.")] = "",
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds it may take.")
+    ] = 60.0,
+) -> None:
+    """Run a command beside a replica of the service, as isolated as that, where the computer's owner allows it.
+
+    It has the program's variables and files, and no input. Ctrl-C ends it. The exit code is the command's.
+    """
+    code: int | None = None
+    async with here.client() as client:
+        async for output in client.exec(name, tuple(words), node=on, timeout_s=timeout):
+            if here.out.json:
+                here.out.answer(output)
+            else:
+                here.out.write(output.text)
+            if output.problem:
+                raise CollaError("not_run", f"{output.node}: {output.problem}")
+            code = output.code
+    if code is None:
+        raise CollaError("unreachable", "The command was cut off.", "Try again.")
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)
+
+
 def add(app: typer.Typer) -> None:
     """Declare these commands."""
     command(app, USE_PANEL, name="open", examples=("colla open blog", 'curl "$(colla open blog --print)"'))(
         open_service
     )
     command(app, USE_PANEL, examples=("colla locate blog",))(locate)
+    command(
+        app, USE_PANEL, name="exec", examples=("colla exec shop -- ls -l", "colla exec shop --on attic -- ps")
+    )(execute)
     command(app, USE_PANEL, examples=("colla forward shop 8000", "curl http://127.0.0.1:8000/"))(forward)

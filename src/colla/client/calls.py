@@ -92,13 +92,22 @@ class Calls:
         return msgspec.json.decode(raw, type=kind)
 
     async def _lines(
-        self, method: str, path: str, kind: type[T], *, query: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: msgspec.Struct | None = None,
+        *,
+        query: dict[str, str] | None = None,
     ) -> AsyncIterator[T]:
         """A stream of values, one per line, until the caller or the node ends it."""
         session = self._open()
         timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
+        data = None if body is None else msgspec.json.encode(body)
         try:
-            async with session.request(method, _url(path), params=query, timeout=timeout) as response:
+            async with session.request(
+                method, _url(path), params=query, data=data, timeout=timeout
+            ) as response:
                 if response.status >= 400:
                     raise _refused(await response.read())
                 async for line in response.content:

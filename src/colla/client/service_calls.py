@@ -33,6 +33,16 @@ class ServiceCalls(Calls):
         ):
             yield line
 
+    async def exec(
+        self, name: str, command: tuple[str, ...], *, node: str = "", timeout_s: float = 60.0
+    ) -> AsyncIterator[types.ExecOutputReport]:
+        """What a command writes that runs beside a replica, on the computer called `node` or any; leaving ends it."""
+        body = types.ExecCommand(command, node, timeout_s)
+        async for output in self._lines(
+            "POST", f"services/{quoted(name)}/exec", types.ExecOutputReport, body
+        ):
+            yield output
+
     async def stats(self, name: str) -> tuple[types.ReplicaStatsReport, ...]:
         """What each replica uses now."""
         return await self._call("GET", f"services/{quoted(name)}/stats", tuple[types.ReplicaStatsReport, ...])

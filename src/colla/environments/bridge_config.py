@@ -44,6 +44,7 @@ class Inherited(msgspec.Struct, frozen=True):
     listener: int
     status: int
     logs: tuple[int, ...]
+    control: int
 
 
 def bridge_config(
@@ -65,6 +66,7 @@ def bridge_config(
         "listener": inherited.listener,
         "socket": env.get("COLLA_SOCKET", str(place.app_socket)),
         "port": sandbox.PORT if inside else 0,
+        "control": inherited.control,
         "status": inherited.status,
         "logs": list(inherited.logs),
         "log_bytes_max": LOG_SEGMENT_BYTES_MAX,

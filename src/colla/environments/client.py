@@ -29,6 +29,8 @@ from colla.environments.protocol import (
     EnvironmentEvent,
     EnvironmentFault,
     EnvironmentInfo,
+    ExecOutput,
+    ExecRequest,
     Handshake,
     Health,
     LogLine,
@@ -55,10 +57,8 @@ HANDSHAKE_TIMEOUT_S: Final = 15.0
 CALL_TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S: Final = 20.0
 """A stream says something at least every few seconds; after this long it is taken for dead."""
-LAUNCH_ATTEMPTS_MAX: Final = 4
-"""Tries to attach to a program or to start one before `launch` gives up."""
-RETURN_ATTEMPTS_MAX: Final = 5
-"""Tries in a row to bring a dead program back before the stream of events ends with a fault."""
+LAUNCH_ATTEMPTS_MAX: Final = 4  # Tries to attach to a program or to start one before `launch` gives up.
+RETURN_ATTEMPTS_MAX: Final = 5  # Tries in a row to bring a dead program back before events end with a fault.
 BACK_OFF_S: Final = 0.2
 """Before the second try; doubled each time."""
 SHUT_DOWN_GRACE_S: Final = 5.0
@@ -69,6 +69,7 @@ AnswerType = TypeVar("AnswerType", bound=Wire)
 LineType = TypeVar("LineType")
 
 _PROGRESS: Final = msgspec.json.Decoder(PrepareProgress)
+_EXEC: Final = msgspec.json.Decoder(ExecOutput)
 _LOG_LINE: Final = msgspec.json.Decoder(LogLine)
 _EVENT: Final[msgspec.json.Decoder[EnvironmentEvent]] = msgspec.json.Decoder(EnvironmentEvent)
 
@@ -388,6 +389,14 @@ class EnvironmentClient:
         except EnvironmentFault as error:
             if error.code != "replica_unknown":
                 raise
+
+    async def exec(self, replica: ReplicaId, request: ExecRequest) -> AsyncIterator[ExecOutput]:
+        """What a command beside its program writes, then its code; never repeated. Raises `EnvironmentFault`."""
+        try:
+            async for line in self._lines("exec", _EXEC, request, replica=replica.hex()):
+                yield line
+        except _Gone as error:
+            raise EnvironmentFault("environment_gone", f"The environment went away: {error}.") from None
 
     async def stats(self, replica_id: ReplicaId) -> ReplicaStats:
         """What it uses now."""

@@ -6,12 +6,14 @@ Both know nothing of HTTP, events or records; those belong to `program` and `rep
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from colla.environments.folders import Place
 from colla.environments.protocol import (
     EnvironmentFault,
     EnvironmentInfo,
+    ExecOutput,
+    ExecRequest,
     Exit,
     LimitName,
     LogLine,
@@ -54,6 +56,14 @@ class Running(Protocol):
 
     def stats(self) -> ReplicaStats:
         """What it uses now."""
+
+
+@runtime_checkable
+class Executing(Protocol):
+    """A `Running` beside whose program commands can be run (capability `exec`)."""
+
+    def exec(self, request: ExecRequest) -> AsyncIterator[ExecOutput]:
+        """What the command writes, then its code. Closing the iterator ends it. Raises `EnvironmentFault`."""
 
 
 class Driver(Protocol):

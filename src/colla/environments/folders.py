@@ -114,6 +114,8 @@ class Place:
         self.logs = (path / "log.0", path / "log.1")
         self.app_socket = endpoint.with_name(endpoint.name + ".app")
         """Where a program without a sandbox may listen."""
+        self.control = endpoint.with_name(endpoint.name + ".ctl")
+        """Where the bridge takes commands to run beside its program."""
         self._record = path / "record.json"
 
     def create(self, record: Record) -> None:
@@ -142,6 +144,7 @@ class Place:
         """What a replica kept dies with it; so does its socket."""
         self.endpoint.unlink(missing_ok=True)
         self.app_socket.unlink(missing_ok=True)
+        self.control.unlink(missing_ok=True)
         remove_tree(self.scratch)
 
     def delete(self) -> None:

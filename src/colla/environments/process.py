@@ -28,7 +28,7 @@ from colla.environments.bridge_config import Inherited, bridge_config
 from colla.environments.cgroups import ControlGroups, Group
 from colla.environments.containment import find_containment, not_contained
 from colla.environments.driver import fault
-from colla.environments.folders import Place, RuntimeFolder
+from colla.environments.folders import Place, RuntimeFolder, listen_on
 from colla.environments.landlock import Landlock
 from colla.environments.notes import read_lines
 from colla.environments.packages import Bundle, PythonPackages
@@ -86,7 +86,7 @@ class ProcessDriver:
             isolation="bubblewrap" if self._bubblewrap else "landlock" if self._landlock else "none",
             network_modes=("isolated",) if found else ("shared",),
             limits_enforced=(*self._groups.limits, "open_files"),
-            capabilities=("prepare", "recover", "logs", "stats", "signal", "check_command"),
+            capabilities=("prepare", "recover", "logs", "stats", "signal", "check_command", "exec"),
             needs_consent="" if found else f"programs would run without a sandbox, since {why_not}",
             not_contained=not_contained(found, self._groups),
         )
@@ -201,13 +201,14 @@ class ProcessDriver:
         """Start the chain; its outer process and the bridge's process id. Raises `OSError`."""
         with ExitStack() as held:
             listener = held.enter_context(place.listen())
+            control = held.enter_context(listen_on(place.control))
             status, *logs = (_open_fresh(held, path) for path in (place.status, *place.logs))
             config = held.enter_context(tempfile.TemporaryFile(dir=place.path))
-            passed = Inherited(listener.fileno(), status, tuple(logs))
+            passed = Inherited(listener.fileno(), status, tuple(logs), control.fileno())
             told = bridge_config(spec, place, passed, packages, self._bubblewrap or self._landlock)
             config.write(msgspec.json.encode(told))
             config.seek(0)
-            inherited = [listener.fileno(), status, *logs, config.fileno()]
+            inherited = [listener.fileno(), control.fileno(), status, *logs, config.fileno()]
             read, write = (
                 held.enter_context(os.fdopen(fd, mode))
                 for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)

@@ -7,10 +7,12 @@ replica is the same one after a restart of the environment.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
+import re
 import signal as signals
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -19,11 +21,14 @@ import psutil
 
 from colla.environments import processes
 from colla.environments.cgroups import Group
+from colla.environments.driver import fault
 from colla.environments.folders import Place
 from colla.environments.health import until_answered
 from colla.environments.notes import Notes, read_notes
 from colla.environments.processes import Identity
 from colla.environments.protocol import (
+    ExecOutput,
+    ExecRequest,
     Exit,
     LimitName,
     ReplicaSignal,
@@ -34,6 +39,10 @@ from colla.environments.protocol import (
 
 NOTES_POLL_S: Final = 0.005
 """How often a starting replica's notes are read; nothing is polled once it is ready."""
+EXEC_PIECE_BYTES: Final = 16 << 10
+TRAILER_BYTES_MAX: Final = 8
+"""A zero byte, an exit code, a line's end: kept back until it is clear that nothing follows."""
+CODE: Final = re.compile(rb"-?\d{1,3}")
 LAUNCH_ERRORS: Final = "launch.err"
 
 
@@ -175,6 +184,31 @@ class ProcessReplica:
         if self._processes.bridge.lives():
             with suppress(ProcessLookupError):
                 os.kill(self._processes.bridge.pid, signals.Signals[signal])
+
+    async def exec(self, request: ExecRequest) -> AsyncIterator[ExecOutput]:
+        """By the bridge, which sends what the command writes and last its code behind a zero byte."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._place.control)
+        except OSError as error:
+            raise fault("exec_failed", f"The replica takes no commands: {error.strerror}.") from None
+        try:
+            writer.write(msgspec.json.encode(request) + b"\n")
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            held = b""
+            while data := await reader.read(EXEC_PIECE_BYTES):
+                held += data
+                zero = held.rfind(b"\0", max(0, len(held) - TRAILER_BYTES_MAX))
+                piece, held = (held, b"") if zero < 0 else (held[:zero], held[zero:])
+                if text := decoder.decode(piece):
+                    yield ExecOutput(text=text)
+            code = held.removeprefix(b"\0").strip()
+            if not CODE.fullmatch(code):
+                raise fault(
+                    "exec_failed", "It was cut off: too many commands run at once, or the replica ended."
+                )
+            yield ExecOutput(text=decoder.decode(b"", final=True), code=int(code))
+        finally:
+            writer.close()
 
     def check_problem(self) -> str:
         """As the bridge noted it, which runs the command."""

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -21,7 +21,7 @@ import msgspec
 from aiohttp import web
 
 from colla.environments.complaints import complain
-from colla.environments.driver import Driver, fault
+from colla.environments.driver import Driver, Executing, fault
 from colla.environments.folders import Record, RuntimeFolder, listen_on, write_whole
 from colla.environments.health import check_health_check
 from colla.environments.protocol import (
@@ -29,6 +29,7 @@ from colla.environments.protocol import (
     CALLS,
     PROTOCOL_VERSION,
     EnvironmentFault,
+    ExecRequest,
     Handshake,
     Health,
     Nothing,
@@ -68,6 +69,7 @@ _SERVICE = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
 
 Answer = web.StreamResponse
 BodyType = TypeVar("BodyType", bound=Wire)
+LineType = TypeVar("LineType", bound=Wire)
 
 
 class Program:
@@ -240,6 +242,15 @@ class Program:
             await replica.running.signal(wanted.signal)
         return _json(Nothing())
 
+    async def on_exec(self, request: web.Request) -> Answer:
+        running = self._replica(request.match_info["replica"]).running
+        wanted = await _body(request, ExecRequest)
+        if not isinstance(running, Executing):
+            raise fault("not_running", "The replica does not run.")
+        if not wanted.command or wanted.timeout_s <= 0:
+            raise fault("command_missing", "Nobody said what to run, or for how long.", "Give a command.")
+        return await _stream(request, _lively(running.exec(wanted)))
+
     async def on_stats(self, request: web.Request) -> Answer:
         replica = self._replica(request.match_info["replica"])
         if replica.running is None:
@@ -335,10 +346,10 @@ def _number(request: web.Request, name: str, otherwise: float) -> float:
     return number
 
 
-async def _lively(lines: AsyncIterator[PrepareProgress]) -> AsyncIterator[PrepareProgress | None]:
+async def _lively(lines: AsyncIterator[LineType]) -> AsyncIterator[LineType | None]:
     """The lines, and None whenever the next one takes its time: loading an image may."""
 
-    async def next_line() -> PrepareProgress | None:
+    async def next_line() -> LineType | None:
         return await anext(lines, None)
 
     coming = asyncio.ensure_future(next_line())
@@ -353,6 +364,9 @@ async def _lively(lines: AsyncIterator[PrepareProgress]) -> AsyncIterator[Prepar
             yield line
     finally:
         coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        if isinstance(lines, AsyncGenerator):
+            await lines.aclose()
 
 
 async def _stream(request: web.Request, lines: AsyncIterator[Wire | None]) -> web.StreamResponse:

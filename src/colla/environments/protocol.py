@@ -42,6 +42,7 @@ CAPABILITIES: Final[dict[str, str]] = {
     "logs": "what a replica's program writes is kept, within a bound",
     "stats": "what a replica uses can be told",
     "check_command": "the health of a replica can be checked by a command that runs beside its program",
+    "exec": "a command can be run beside a replica's program, as isolated as that",
     "signal": "a signal can be sent to a replica's program",
 }
 """What an environment may claim; an agent asks only for what is claimed. Names of one's own begin with `x-`."""
@@ -241,6 +242,20 @@ class SignalRequest(Wire, frozen=True, kw_only=True):
     signal: ReplicaSignal
 
 
+class ExecRequest(Wire, frozen=True, kw_only=True):
+    """Run a command beside the program: as isolated, with its variables and limits, without input. Who hangs up ends it."""
+
+    command: tuple[str, ...]
+    timeout_s: float = 60.0
+
+
+class ExecOutput(Wire, frozen=True, kw_only=True):
+    """A piece of what a command wrote, stdout and stderr as they came; the last one has the `code` (below 0: a signal)."""
+
+    text: str = ""
+    code: int | None = None
+
+
 class Exit(Wire, frozen=True, kw_only=True):
     """How a replica ended. `code` is None when a signal ended it or nobody saw the end."""
 
@@ -389,6 +404,7 @@ def _calls() -> dict[str, Call]:
         Call(name="wait", method="GET", path=f"{one}/wait", query=("timeout_s",), answer=ReplicaStatus, summary="Answers when the replica ended or the time is over"),
         Call(name="delete", method="DELETE", path=one, answer=Nothing, summary="Kill what runs and forget the replica, its logs included"),
         Call(name="signal", method="POST", path=f"{one}/signal", body=SignalRequest, answer=Nothing, capability="signal", summary="Send a signal to the program, nothing more"),
+        Call(name="exec", method="POST", path=f"{one}/exec", body=ExecRequest, answer=ExecOutput, streams=True, capability="exec", summary="Run a command beside the program; its output as it comes"),
         Call(name="stats", method="GET", path=f"{one}/stats", answer=ReplicaStats, capability="stats", summary="What a replica uses"),
         Call(name="logs", method="GET", path=f"{one}/logs", query=("follow", "after"), answer=LogLine, streams=True, capability="logs", summary="Lines that the program wrote, after number `after`"),
         Call(name="events", method="GET", path="/v1/events", query=("after", "instance"), answer=EnvironmentEvent, streams=True, summary="What happened after event `after` of `instance` (all, if that is another one), then what happens"),

@@ -44,7 +44,7 @@ class Contribution(msgspec.Struct, frozen=True):
     whoever else may. Services that ask for one of `denied_labels` do not run here; with `only_labels` only those do that
     ask for one of them. `strangers` is the weakest isolation (`model.willing`) for services of others than the owner and
     `members`; empty: any. `outgoing` lets services reach the Internet that ask for it; unset, as it was before there was such
-    a thing, is no.
+    a thing, is no. `exec` lets those who may change a service run commands beside its replicas; unset is no, too.
     """
 
     agents: tuple[AgentKind, ...] = (AgentKind.USER,)
@@ -67,11 +67,17 @@ class Contribution(msgspec.Struct, frozen=True):
     denied_labels: tuple[tuple[str, str], ...] = ()
     strangers: str = ""
     outgoing: bool | msgspec.UnsetType = msgspec.UNSET
+    exec: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def lets_out(self) -> bool:
         """Whether services may reach the Internet from here."""
         return self.outgoing is True
+
+    @property
+    def lets_exec(self) -> bool:
+        """Whether those who may change a service may run commands beside its replicas here."""
+        return self.exec is True
 
     def carries(self, agent: AgentKind) -> bool:
         """Whether the node carries this agent."""

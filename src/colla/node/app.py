@@ -47,6 +47,7 @@ from colla.node.asking import Asking
 from colla.node.attaching import check_given
 from colla.node.disk import check_room
 from colla.node.doors import Doors
+from colla.node.executing import Executing
 from colla.node.files import Files
 from colla.node.founding import add_founding, join_request
 from colla.node.group_door import GroupDoor
@@ -171,6 +172,7 @@ class Node:
         stack.push_async_callback(self.forwards.close)
         self.limiter = UploadLimiter(None)
         self.observing = Observing(self)
+        self.executing = Executing(self)
         self.relaying = Relaying(lambda: self.core, self.links)
         stack.push_async_callback(self.relaying.close)
         self.api = Api(self)
@@ -392,6 +394,8 @@ class Node:
                 self._background_of(serve_tunnel(LinkBytes(stream), self.replicas.endpoint_of))
             case "observe":
                 self._background_of(self.observing.serve(peer, stream))
+            case "execute":
+                self._background_of(self.executing.serve(peer, stream))
             case _:
                 self._background_of(stream.abort())
 

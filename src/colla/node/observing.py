@@ -163,7 +163,7 @@ class Observing:
             raise CollaError("unreachable", f"It does not answer: {error or 'no answer in time'}.") from None
         try:
             await stream.write(msgspec.json.encode(question) + b"\n")
-            async for raw in _lines(stream, LINE_BYTES_MAX):
+            async for raw in lines_of(stream, LINE_BYTES_MAX):
                 yield msgspec.json.decode(raw, type=Line)
         except (LinkError, ValueError) as error:
             raise CollaError("unreachable", f"It stopped answering: {error}.") from None
@@ -193,7 +193,7 @@ class Observing:
 
     async def _question(self, stream: LinkStream) -> Question:
         async with asyncio.timeout(ANSWER_S):
-            async for raw in _lines(stream, QUESTION_BYTES_MAX):
+            async for raw in lines_of(stream, QUESTION_BYTES_MAX):
                 return msgspec.json.decode(raw, type=Question)
         raise ValueError("no question")
 
@@ -236,7 +236,7 @@ def _log(name: str, replica: ReplicaId, line: LogLine) -> Line:
     return Line(log=LogLineReport(name, replica.hex(), line.number, line.at, line.stream, line.text))
 
 
-async def _lines(stream: LinkStream, bytes_max: int) -> AsyncIterator[bytes]:
+async def lines_of(stream: LinkStream, bytes_max: int) -> AsyncIterator[bytes]:
     """The lines of a stream. Raises `ValueError` when one is longer than `bytes_max`, `LinkError`."""
     rest = b""
     while data := await stream.read(64 << 10):

@@ -64,6 +64,25 @@ class LogsRequest(msgspec.Struct, frozen=True):
     follow: bool = False
 
 
+class ExecCommand(msgspec.Struct, frozen=True):
+    """Run a command beside a replica of the service, on the computer called `node` or on any that has one."""
+
+    command: tuple[str, ...]
+    node: str = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+
+
+class ExecOutputReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of what the command wrote. The last one has its `code` (below 0: minus the signal that ended it), or says in
+    `problem` why there is none.
+    """
+
+    node: str
+    text: str = ""
+    code: int | None = None
+    problem: str = ""
+
+
 class LogLineReport(msgspec.Struct, frozen=True):
     """A line that a replica wrote. `number` counts up per replica: a gap means that lines were dropped to stay within
     the bound. With the stream `note` it is not the replica's but tells why a computer's lines are missing.

@@ -10,6 +10,7 @@ goes on, and its end is known, whatever happens to the environment or the agent.
 - passes signals on to the program's process group: as first process of a PID namespace it can be signalled
   where the program, without a handler of its own, could not;
 - fences the program in where there is no sandbox around both of them (`fence`);
+- runs commands beside the program for the environment (`commands`);
 - measures what the program writes into its scratch folder and ends it when that is too much (`room`);
 - reaps orphans and leaves no process behind when the program ends.
 

@@ -16,6 +16,7 @@ import time
 from typing import Any, NoReturn
 
 from .check import Check
+from .commands import Commands
 from .ending import kill_descendants
 from .joints import Joint
 from .log import LogSegments, Output
@@ -51,6 +52,7 @@ class Bridge:
         self.program_status: int | None = None
         self.outputs: list[Output] = []
         self.check = Check(self)
+        self.commands = Commands(self)
         self.room = Room(config)
         self.ways = [Way(self, way) for way in config.get("ways", [])]
         if config.get("fence"):
@@ -129,6 +131,8 @@ class Bridge:
                     self.program_status = status
                 elif pid == self.check.pid:
                     self.check.ended(status)
+                else:
+                    self.commands.ended(pid, status)
 
     # --- the endpoint ------------------------------------------------------------------------------------
 
@@ -201,11 +205,10 @@ class Bridge:
                 else:
                     pause = min(pause * POLL_GROWTH, POLL_MAX_S)
                     due = time.monotonic() + pause
-            timeout = None if pause is None else max(0.0, due - time.monotonic())
-            if (next_check := self.check.step()) is not None:
-                timeout = next_check if timeout is None else min(timeout, next_check)
-            if (next_measure := self.measure()) is not None:
-                timeout = next_measure if timeout is None else min(timeout, next_measure)
+            waits = [max(0.0, due - time.monotonic())] if pause is not None else []
+            steps = (self.check.step(), self.measure(), self.commands.step())
+            waits += [wait for wait in steps if wait is not None]
+            timeout = min(waits, default=None)
             for key, mask in self.selector.select(timeout):
                 # A callback may have closed what a later key of the same batch names.
                 if self.selector.get_map().get(key.fd) is key:

@@ -67,6 +67,14 @@ async def _logs(call: Call[types.LogsRequest]) -> AsyncIterator[types.LogLineRep
         yield line
 
 
+async def _exec(call: Call[types.ExecCommand]) -> AsyncIterator[types.ExecOutputReport]:
+    service, body = call.service(), call.body
+    if service.active:
+        await _locate(call, service)
+    async for output in call.node.executing.run(service.id, body.command, body.timeout_s, body.node):
+        yield output
+
+
 async def _stats(call: Call[None]) -> tuple[types.ReplicaStatsReport, ...]:
     service = call.service()
     if service.active:
@@ -231,6 +239,15 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         types.LogLineReport,
         types.LogsRequest,
         ("not_found",),
+    ),
+    Route(
+        "POST",
+        "services/{name}/exec",
+        "Run a command beside a replica of the service; its output as it comes.",
+        _exec,
+        types.ExecOutputReport,
+        types.ExecCommand,
+        ("not_found", "not_running", "bad_command"),
     ),
     Route(
         "GET",
