@@ -131,8 +131,8 @@ def _run_container(client: DockerClient, config: RunnerConfig, door: Path | None
 
 def _until_ended(container: Any, pid: int) -> int:
     """Return its exit code when its process has ended. The engine's own call for this costs a whole processor with Podman 4.3."""
-    # An error: it has ended before, or the kernel is older than 5.3 and the loop below asks now and then.
-    with suppress(OSError):
+    # Not so where it has ended before, or where kernel (before 5.3) or Python lack this: then the loop below asks now and then.
+    with suppress(OSError, AttributeError):
         file = os.pidfd_open(pid)
         try:
             select.select([file], [], [])
