@@ -60,6 +60,7 @@ FOLDER = {
     "environment": "`static` or `process`; else recognised.",
     "command": "What starts the program: a line (run by `/bin/sh -c` where it needs a shell) or a list of words.",
     "replicas": "How many replicas, 1 to 64. Left out: 3 for a new service, unchanged for one that exists.",
+    "secrets": "The names of secrets without which it must not start. Their values never stand here: `colla secret set`.",
     "env": "Variables for the program. Every member can read them: no place for secrets.",
     "uses": "Names of services that its program may reach, at the address in `COLLA_USES_NAME`; `network:internet` is a proxy to the Internet.",
     "public": "Whether contributed gateways may show it to everybody.",

@@ -19,6 +19,7 @@ from colla.cli import (
     groups,
     lab,
     membership,
+    secret,
     services,
     up,
     use,
@@ -91,6 +92,7 @@ group.add(app, group_app)
 groups.add(group_app)
 membership.add(app)
 services.add(app)
+secret.add(app)
 use.add(app)
 app.add_typer(object_app, name="object", rich_help_panel=SHARE_PANEL)
 files.add(app, object_app)

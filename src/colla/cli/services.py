@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
+import msgspec
 import typer
 
 from colla.cli.command import SERVICES_PANEL, Here, command
 from colla.cli.composing import deploy_compose
 from colla.cli.formats import count_text, list_text, parse_pairs, short_id, size_text
 from colla.cli.output import Progress
+from colla.cli.secret import read_values
 from colla.cli.waiting import wait_for_replicas
 from colla.client.client import Client
 from colla.client.compose import is_compose_file
 from colla.client.deploying import DeployPlan, Said, plan_deploy
 from colla.client.staging import staged
-from colla.client.types import PutAnswer, ServiceReport, WhyReport, WrittenAnswer
+from colla.client.types import DeployRequest, PutAnswer, ServiceReport, WhyReport, WrittenAnswer
 from colla.model.errors import CollaError
 from colla.model.service import REPLICAS_MAX
 
 WAIT_S = 60.0
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 ServiceArgument = Annotated[str, typer.Argument(metavar="NAME", help="The service.")]
 WaitOption = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait until the replicas answer (the default) or not.")
 ]
 TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.0, help="How many seconds to wait at most.")]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option("--replicas", "-r", min=1, max=REPLICAS_MAX, help="How many: 3, or as many as it has now."),
+]
+SecretsOption = Annotated[
+    Path | None,
+    typer.Option("--secrets", help="A file with lines NAME=VALUE: secrets, set before it starts."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -36,12 +49,7 @@ async def deploy(
         Path, typer.Argument(help="The folder of the service, a .wasm module, or an image archive.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Its name; else the folder's.")] = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            "--replicas", "-r", min=1, max=REPLICAS_MAX, help="How many: 3, or as many as it has now."
-        ),
-    ] = None,
+    replicas: ReplicasOption = None,
     environment: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +60,7 @@ async def deploy(
     env: Annotated[
         list[str] | None, typer.Option("--env", help="KEY=VALUE for the program; repeat it.")
     ] = None,
+    secrets: SecretsOption = None,
     inactive: Annotated[
         bool, typer.Option("--inactive", help="Create or change it, but do not activate it.")
     ] = False,
@@ -71,9 +80,10 @@ async def deploy(
 
     A folder with an index.html is a web site; one with a Procfile, an app.py or a package.json with a start command is a
     program; a .wasm file is a WebAssembly module (WASI, answering by CGI); an archive of `podman save` or `docker save`
-    is a container; a Compose file is each of its services. A colla.toml in the folder says the rest: name, environment, command, replicas, env, uses, public, domains,
+    is a container; a Compose file is each of its services. A colla.toml in the folder says the rest: name, environment, command, replicas, env, secrets, uses, public, domains,
     limits, health.
     """
+    values = read_values([], None, secrets) if secrets is not None else {}
     try:
         pairs = parse_pairs(env or [])
     except ValueError as error:
@@ -91,6 +101,9 @@ async def deploy(
     )
     wait_s = timeout if wait and not inactive else None
     if is_compose_file(path):
+        if values:
+            hint = "Deploy it without, then: colla secret set SERVICE --env-file FILE"
+            raise CollaError("bad_option", "A Compose file may have several services.", hint)
         async with here.client() as client:
             await deploy_compose(here, client, path, said, wait_s, _deploy)
         return
@@ -98,10 +111,16 @@ async def deploy(
     for text in plan.warnings:
         here.out.warn(text)
     async with here.client() as client:
-        await _deploy(here, client, plan, wait_s)
+        await _deploy(here, client, plan, wait_s, values)
 
 
-async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | None) -> None:
+async def _deploy(
+    here: Here,
+    client: Client,
+    plan: DeployPlan,
+    wait_s: float | None,
+    secrets: Mapping[str, str] = NO_SECRETS,
+) -> None:
     began = time.monotonic()
     out = here.out
     with out.progress(f"{plan.request.name}: {plan.recognised}; storing its files") as progress:
@@ -115,8 +134,11 @@ async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | 
             stored = await client.put(ready.folder)
         progress.update(f"{plan.request.name}: telling the group")
         held = before.replicas_wanted if before is not None else None
-        written = await client.deploy(plan.request_for(stored.object, stored.size_bytes, held))
+        request = plan.request_for(stored.object, stored.size_bytes, held)
+        written = await _tell_group(client, request, secrets)
         report = await client.service(written.name)
+        if report.secrets_missing:
+            wait_s = None
         if wait_s is not None:
             changed = before is not None and report.version != before.version
             old = {each.replica for each in before.locations} if before is not None and changed else set()
@@ -127,6 +149,17 @@ async def _deploy(here: Here, client: Client, plan: DeployPlan, wait_s: float | 
     for reason in stored.reasons if stored.copies < stored.wanted else ():
         out.warn(f"{stored.copies} of {stored.wanted} copies of its files are stored: {reason}")
     _say_deployed(here, written, stored, report, None if wait_s is None else time.monotonic() - began)
+
+
+async def _tell_group(client: Client, request: DeployRequest, secrets: Mapping[str, str]) -> WrittenAnswer:
+    """Create or change the service; one that is new starts once its secrets are set."""
+    if not secrets:
+        return await client.deploy(request)
+    written = await client.deploy(msgspec.structs.replace(request, activate=False))
+    await client.set_secrets(written.name, secrets)
+    if request.activate:
+        await client.activate(written.name)
+    return written
 
 
 async def _existing(client: Client, name: str) -> ServiceReport | None:
@@ -150,6 +183,9 @@ def _say_deployed(
         running = count_text(len(report.locations), "replica")
         verb = "answers" if len(report.locations) == 1 else "answer"
         here.out.note(f"{running} {verb} after {took_s:.1f} s, on {_places(report)}.")
+    if report.secrets_missing:
+        missing = " ".join(report.secrets_missing)
+        here.out.warn(f"It starts when its secrets are set: colla secret set {report.name} {missing}")
     if report.active:
         here.out.say(report.url)
 
@@ -230,6 +266,7 @@ async def show(here: Here, name: ServiceArgument) -> None:
             ("object", f"{short_id(report.object)} ({size_text(report.object_bytes)})"),
             ("public", "yes" if report.public else "no"),
             ("domains", list_text(report.domains)),
+            *((("lacks secrets", list_text(report.secrets_missing)),) if report.secrets_missing else ()),
             ("master", report.master or "–"),
             ("replicas", _replicas_text(report)),
             *((f"on {each.node_name}", short_id(each.replica)) for each in report.locations),

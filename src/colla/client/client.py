@@ -10,6 +10,7 @@ from colla.client.computer_calls import ComputerCalls
 from colla.client.environment_calls import EnvironmentCalls
 from colla.client.group_calls import GroupCalls
 from colla.client.object_calls import ObjectCalls
+from colla.client.secret_calls import SecretCalls
 from colla.client.service_calls import ServiceCalls
 
 
@@ -18,6 +19,7 @@ class Client(
     GroupCalls,
     AdministrationCalls,
     ServiceCalls,
+    SecretCalls,
     ObjectCalls,
     CommunicationCalls,
     EnvironmentCalls,

@@ -18,6 +18,7 @@ import msgspec
 from colla.client.deploying import CONTAINER, NOTHING_SAID, DeployPlan, Said
 from colla.client.types import DeployRequest
 from colla.model.errors import CollaError
+from colla.model.secret import check_secret_names
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -40,6 +41,7 @@ HANDLED: Final = frozenset(
         "mem_limit",
         "pids_limit",
         "scale",
+        "secrets",
     ]
 )
 ANYWAY: Final = {
@@ -59,11 +61,12 @@ ANYWAY: Final = {
 REFUSED: Final = {
     "volumes": "a replica keeps nothing: its files vanish with it. Use the group's objects, or a database outside",
     "networks": "services have no network between them: name those that it needs in `x-colla: {uses: [NAME]}`",
-    "secrets": "set them with `colla secret set`",
     "configs": "put the files into the image",
     "env_file": "write its variables under `environment`, and secrets with `colla secret set`",
 }
 """Keys with an answer of their own; others are refused as unknown."""
+SECRETS_FOLDER: Final = "/run/secrets/"
+FILE_SUFFIX: Final = "_FILE"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?(/[^\s\"']*)?")
@@ -92,7 +95,7 @@ def read_compose(path: Path, said: Said = NOTHING_SAID) -> tuple[ComposeService,
     services = document.get("services")
     if not isinstance(services, dict) or not services or len(services) > SERVICES_MAX:
         raise _bad(path, f"it must have 1 to {SERVICES_MAX} `services`")
-    problems = [f"{key}: {REFUSED[key]}" for key in ("secrets", "configs") if document.get(key)]
+    problems = [f"{key}: {REFUSED[key]}" for key in ("configs",) if document.get(key)]
     read = []
     for name in _in_order(path, services):
         service = _Service(path, str(name), services[name])
@@ -167,6 +170,7 @@ class _Service:
         own = content.get("x-colla") or {}
         self._look_at_keys()
         limits, replicas = self._deploy()
+        environment, secrets = self._secrets(self._environment())
         request = DeployRequest(
             name=check_name(self._name),
             object="",
@@ -175,7 +179,8 @@ class _Service:
             replicas=replicas or 1,
             activate=said.activate,
             command=self._command(),
-            env=self._environment() | said.env,
+            env=environment | said.env,
+            secrets=secrets,
             uses=tuple(str(used) for used in own.get("uses", ())),
             public=bool(own.get("public", False)) if said.public is None else said.public,
             domains=said.domains or tuple(str(domain) for domain in own.get("domains", ())),
@@ -236,6 +241,34 @@ class _Service:
                 pairs[str(name)] = str(value).lower() if isinstance(value, bool) else str(value)
         port = self._port()
         return pairs if port is None or "PORT" in pairs else pairs | {"PORT": str(port)}
+
+    def _secrets(self, variables: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The other variables, and the names of the secrets, which come as variables: there is no /run/secrets.
+
+        `X_FILE=/run/secrets/NAME`, as many images have it, becomes the secret `X`; else NAME in capitals is its name.
+        """
+        found: list[str] = []
+        for entry in self._content.get("secrets") or []:
+            detailed = entry if isinstance(entry, dict) else {"source": entry}
+            source = str(detailed.get("source", ""))
+            path = SECRETS_FOLDER + str(detailed.get("target") or source)
+            readers = [
+                name for name, value in variables.items() if value == path and name.endswith(FILE_SUFFIX)
+            ]
+            names = [name.removesuffix(FILE_SUFFIX) for name in readers] or [
+                re.sub(r"\W", "_", source).upper()
+            ]
+            variables = {name: value for name, value in variables.items() if name not in readers}
+            found += names
+            self.notes.append(
+                f"{self._name}.secrets: {source} comes as the variable {', '.join(names)}, not as a file:"
+                f" `colla secret set {self._name} {' '.join(names)}`"
+            )
+        try:
+            return variables, check_secret_names(found)
+        except CollaError as error:
+            self._refuse("secrets", error.message)
+            return variables, ()
 
     def _port(self) -> int | None:
         """Where the program listens inside: the target of the one port that it publishes or exposes."""

@@ -23,6 +23,7 @@ from colla.client.staging import MODULE_SUFFIX
 from colla.client.types import DeployRequest
 from colla.client.wheels import PackagesWanted, PythonSettings, packages_wanted
 from colla.model.errors import CollaError
+from colla.model.secret import check_secret_names
 from colla.model.service import (
     OUTGOING_USE,
     REPLICAS_MAX,
@@ -72,6 +73,8 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int | None = None
     env: dict[str, str | int | float | bool] = {}
     uses: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """The names of those without which it must not start; their values are never in a file of the folder."""
     public: bool = False
     domains: tuple[str, ...] = ()
     stop_grace_s: float = 5.0
@@ -152,6 +155,7 @@ def plan_deploy(path: Path, said: Said = NOTHING_SAID) -> DeployPlan:
         command=command,
         env={key: _text(value) for key, value in settings.env.items()} | said.env,
         uses=_check_uses(settings.uses),
+        secrets=_secrets_of(settings, environment),
         public=settings.public if said.public is None else said.public,
         domains=said.domains or settings.domains,
         health_path=settings.health.path if said.health_path is None else said.health_path,
@@ -209,6 +213,20 @@ def _read_settings(folder: Path) -> FolderSettings:
         raise CollaError("unreadable", f"{path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CollaError("bad_colla_toml", f"{path} is not right: {error}.", "Correct that line.") from None
+
+
+def _secrets_of(settings: FolderSettings, environment: str) -> tuple[str, ...]:
+    """The secrets that the service needs. Raises `CollaError`: `bad_secret_name`, `too_many_secrets`, `not_supported`."""
+    names = check_secret_names(settings.secrets)
+    both = sorted(set(names) & set(settings.env))
+    if both:
+        hint = "Take it out of `[env]`: what stands there can be read by every member."
+        raise CollaError(
+            "bad_colla_toml", f"{both[0]} is among the secrets and has a value in {SETTINGS_NAME}.", hint
+        )
+    if names and environment == STATIC:
+        raise CollaError("not_supported", "A web site of files runs nothing that could read a secret.")
+    return names
 
 
 def _command_of(settings: FolderSettings) -> tuple[str, ...]:

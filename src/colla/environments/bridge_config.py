@@ -101,7 +101,7 @@ def _variables(
     if packages is not None:
         env["VIRTUAL_ENV"] = sandbox.PACKAGES if inside else str(packages)
         search = f"{env['VIRTUAL_ENV']}/bin:{search}"
-    env |= {"PATH": search} | spec.env
+    env |= {"PATH": search} | spec.variables
     if spec.group is not None:
         env[TOKEN_VARIABLE] = spec.group.token
     if not isinstance(containment, Landlock):

@@ -192,7 +192,7 @@ class ContainerDriver:
             network_modes=("isolated",),
             limits_enforced=self._engine.limits,
             # Not check_command: it would run outside of the container.
-            capabilities=("prepare", "recover", "logs", "stats", "signal"),
+            capabilities=("prepare", "recover", "logs", "stats", "signal", "secrets"),
             not_contained=not_contained(self._engine.limits),
         )
 
@@ -236,7 +236,7 @@ class ContainerDriver:
                 "COLLA_SERVICE": spec.service,
                 "COLLA_REPLICA": spec.replica,
             }
-            | spec.env
+            | spec.variables
             | told,
             limits=spec.limits,
             port=port,

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -86,7 +86,16 @@ class ProcessDriver:
             isolation="bubblewrap" if self._bubblewrap else "landlock" if self._landlock else "none",
             network_modes=("isolated",) if found else ("shared",),
             limits_enforced=(*self._groups.limits, "open_files"),
-            capabilities=("prepare", "recover", "logs", "stats", "signal", "check_command", "exec"),
+            capabilities=(
+                "prepare",
+                "recover",
+                "logs",
+                "stats",
+                "signal",
+                "check_command",
+                "secrets",
+                "exec",
+            ),
             needs_consent="" if found else f"programs would run without a sandbox, since {why_not}",
             not_contained=not_contained(found, self._groups),
         )
@@ -95,12 +104,13 @@ class ProcessDriver:
         check_artifact(spec.artifact)
         if not spec.command:
             raise fault("command_missing", f"Nobody said what to run for {spec.service}.", "Give a command.")
-        texts = [*spec.command, *spec.env, *spec.env.values()]
+        variables = spec.variables
+        texts = [*spec.command, *variables, *variables.values()]
         if sum(map(len, texts)) > COMMAND_BYTES_MAX:
             raise fault(
                 "command_too_long", f"Command and environment exceed {COMMAND_BYTES_MAX} bytes.", "Use files."
             )
-        if any("\0" in text for text in texts) or any("=" in name or not name for name in spec.env):
+        if any("\0" in text for text in texts) or any("=" in name or not name for name in variables):
             raise fault("command_malformed", "Command and environment must not have NUL, nor names '='.")
         if self._landlock is not None and spec.listen == "unix":
             raise fault(
@@ -203,7 +213,7 @@ class ProcessDriver:
             listener = held.enter_context(place.listen())
             control = held.enter_context(listen_on(place.control))
             status, *logs = (_open_fresh(held, path) for path in (place.status, *place.logs))
-            config = held.enter_context(tempfile.TemporaryFile(dir=place.path))
+            config = held.enter_context(_config_file(place))
             passed = Inherited(listener.fileno(), status, tuple(logs), control.fileno())
             told = bridge_config(spec, place, passed, packages, self._bubblewrap or self._landlock)
             config.write(msgspec.json.encode(told))
@@ -247,6 +257,13 @@ class ProcessDriver:
                 child.wait()
                 reason = (place.path / LAUNCH_ERRORS).read_text(errors="replace").strip()[-500:]
                 raise OSError(reason or "bubblewrap said nothing") from None
+
+
+def _config_file(place: Place) -> IO[bytes]:
+    """What the bridge reads, secrets included: in memory, where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("bridge"), "w+b")
+    return tempfile.TemporaryFile(dir=place.path)
 
 
 def _group_name(replica: str) -> str:

@@ -107,7 +107,7 @@ class Program:
 
     async def _start(self, spec: ReplicaSpec) -> Replica:
         place = self._folder.place(spec.replica_id)
-        record = Record(spec=spec, started_at=time.time())
+        record = Record(spec=spec.remembered, started_at=time.time())
         try:
             await asyncio.to_thread(place.create, record)
             running = await self._driver.launch(spec, place)
@@ -132,6 +132,8 @@ class Program:
                     "This environment runs no commands that check health.",
                     "Use a path, or tcp.",
                 )
+            if spec.secrets and "secrets" not in self._driver.info.capabilities:
+                raise fault("not_supported", "This environment runs nothing that could read secrets.")
             self._driver.check(spec, allow_unsandboxed)
             # The task goes on if the caller hangs up: a replica is started wholly or not at all.
             task = self._starting.get(spec.replica)
@@ -141,7 +143,7 @@ class Program:
                 self._starting[spec.replica] = task
                 task.add_done_callback(lambda _: self._starting.pop(spec.replica, None))
             known = await asyncio.shield(task)
-        if known.record.spec != spec:
+        if known.record.spec != spec.remembered:
             raise fault("replica_differs", f"Replica {spec.replica} was started with another specification.")
         return known
 

@@ -44,6 +44,7 @@ CAPABILITIES: Final[dict[str, str]] = {
     "check_command": "the health of a replica can be checked by a command that runs beside its program",
     "exec": "a command can be run beside a replica's program, as isolated as that",
     "signal": "a signal can be sent to a replica's program",
+    "secrets": "variables that are secret reach a replica's program, no log or command line, and no file of the environment",
 }
 """What an environment may claim; an agent asks only for what is claimed. Names of one's own begin with `x-`."""
 EXIT_LINES_MAX: Final = 20
@@ -165,6 +166,8 @@ class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     """The program and its arguments, looked up inside the sandbox; empty where nothing is executed."""
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    """Variables besides `env` that are written to no disk and no log. Capability `secrets`."""
     listen: Literal["auto", "fds", "unix", "port"] = "auto"
     """How the program takes connections. auto offers all three and finds out which one it uses."""
     limits: Limits = Limits()
@@ -174,6 +177,19 @@ class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     """Services to which the program gets a way: a port of its loopback, told in `COLLA_USES_NAME`."""
     outgoing: bool = False
     """Whether it gets a way to the Internet: an HTTP proxy, told in `HTTPS_PROXY` and `HTTP_PROXY`."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All that its program finds in its environment by the service's will."""
+        return self.env | self.secrets
+
+    @property
+    def remembered(self) -> ReplicaSpec:
+        """What may be written to a disk."""
+        return msgspec.structs.replace(self, secrets={}) if self.secrets else self
+
+    def __repr__(self) -> str:
+        return f"ReplicaSpec({self.replica} of {self.service})"
 
 
 class StartRequest(Wire, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ class WasmDriver:
             isolation="webassembly",
             network_modes=("isolated",),
             limits_enforced=tuple(enforced),
-            capabilities=("prepare", "recover", "logs", "stats"),
+            capabilities=("prepare", "recover", "logs", "stats", "secrets"),
             # It has no files, processes or network to do harm with, and its memory the runner itself counts.
             not_contained=(),
         )
@@ -103,7 +103,7 @@ class WasmDriver:
             name=module.name,
             folder=str(folder),
             arguments=spec.command[1:],
-            env=spec.env | {"COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica},
+            env=spec.variables | {"COLLA_SERVICE": spec.service, "COLLA_REPLICA": spec.replica},
             memory_bytes=spec.limits.memory_bytes,
             processes=processes,
         )

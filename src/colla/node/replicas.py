@@ -185,6 +185,9 @@ class Replicas:
         if client is None:
             why = f"the environment {specification.environment!r} is not available here"
             return LaunchFailed(effect.id, effect.replica, why)
+        if effect.secrets and "secrets" not in client.info.capabilities:
+            why = f"the environment {specification.environment!r} takes no secrets"
+            return LaunchFailed(effect.id, effect.replica, why)
         try:
             # A launch that is repeated is the same launch, its token included.
             known = self._notes.get(effect.replica)
@@ -422,6 +425,7 @@ def _spec(effect: LaunchReplica, artifact: Path, group: protocol.GroupAccess | N
         artifact=str(artifact),
         command=specification.command,
         env=dict(specification.env),
+        secrets={name: value.text for name, value in effect.secrets},
         group=group,
         uses=specification.services_used,
         outgoing=specification.outgoing,

@@ -136,6 +136,7 @@ def service_report(node: Node, service: Service) -> types.ServiceReport:
         master=core.node_name(master) if master and service.active else "",
         locations=locations if service.active else (),
         conflicts=service.conflicts,
+        secrets_missing=service.lacking,
     )
 
 
@@ -178,7 +179,12 @@ def status_report(node: Node) -> types.StatusReport:
             warnings.append(f"{name} has stopped: {former.text} `colla adopt {name}` lets it run on.")
     for service in services:
         running = len(service.locations)
-        if service.active and running < service.replicas_wanted:
+        if service.active and service.secrets_missing:
+            missing = " ".join(service.secrets_missing)
+            warnings.append(
+                f"{service.name} waits for its secrets: `colla secret set {service.name} {missing}`."
+            )
+        elif service.active and running < service.replicas_wanted:
             warnings.append(
                 f"{service.name}: {running} of {service.replicas_wanted} replicas run"
                 f" (`colla why {service.name}` tells why)."

@@ -88,7 +88,7 @@ def test_what_the_caller_says(tmp_path: Path) -> None:
         ("volumes: [data:/data]", "web.volumes: a replica keeps nothing"),
         ("networks: [inner]", "web.networks"),
         ("privileged: true", "web.privileged: colla has nothing like it"),
-        ("secrets: [key]", "colla secret set"),
+        ("secrets: [1st]", "web.secrets"),
         ("env_file: .env", "web.env_file"),
         ("environment: [HOME]", "web.environment.HOME"),
         ("ports: ['1:2', '3:4']", "answers on one port"),
@@ -105,6 +105,16 @@ def test_what_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
     error = refusal(tmp_path, service(more))
     assert error.code == "compose_unsupported"
     assert named in error.message
+
+
+def test_secrets_become_variables(tmp_path: Path) -> None:
+    text = service(
+        "secrets: [key, {source: mail-password, target: mail}]\n    environment: {MAIL_FILE: /run/secrets/mail, A: b}"
+    )
+    (web,) = read_compose(write(tmp_path, text + "secrets:\n  key: {file: key.txt}\n"))
+    assert web.plan.request.secrets == ("KEY", "MAIL")
+    assert web.plan.request.env == {"A": "b"}
+    assert any("colla secret set web MAIL" in note for note in web.notes)
 
 
 def test_everything_refused_is_named_at_once(tmp_path: Path) -> None:

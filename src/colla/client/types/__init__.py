@@ -14,6 +14,7 @@ from colla.client.types.computer import *  # noqa: F403
 from colla.client.types.environments import *  # noqa: F403
 from colla.client.types.group import *  # noqa: F403
 from colla.client.types.objects import *  # noqa: F403
+from colla.client.types.secrets import *  # noqa: F403
 from colla.client.types.services import *  # noqa: F403
 
 API_VERSION = "v1"

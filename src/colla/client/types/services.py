@@ -34,6 +34,8 @@ class ServiceReport(msgspec.Struct, frozen=True):
     master: str = ""
     locations: tuple[ReplicaReport, ...] = ()
     conflicts: tuple[str, ...] = ()
+    secrets_missing: tuple[str, ...] = ()
+    """Secrets that it needs and that nobody has set: no replica starts without them."""
 
 
 class WhyLineReport(msgspec.Struct, frozen=True):
@@ -132,6 +134,8 @@ class DeployRequest(msgspec.Struct, frozen=True):
     health_interval_s: float = 2.0
     health_timeout_s: float = 2.0
     health_failures_max: int = 3
+    secrets: tuple[str, ...] = ()
+    """The names of the secrets without which it must not start; their values are set apart."""
 
 
 class WrittenAnswer(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from colla.agents.requests import (
 from colla.client import types
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId
+from colla.model.secret import SECRET_USE, check_secret_names
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, Service, Specification
 from colla.node import reports
 from colla.node.api.routes import Call, Route, object_id
@@ -151,7 +152,7 @@ def _specification(body: types.DeployRequest) -> Specification:
         environment=body.environment,
         command=body.command,
         env=tuple(sorted(body.env.items())),
-        uses=body.uses,
+        uses=(*body.uses, *(SECRET_USE + name for name in check_secret_names(body.secrets))),
         limits=Limits(body.cpus, body.memory_bytes, body.processes),
         health=HealthCheck(
             body.health_path,
@@ -180,7 +181,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _deploy,
         types.WrittenAnswer,
         types.DeployRequest,
-        ("bad_replicas", "not_owner", "busy", "timeout"),
+        ("bad_replicas", "bad_secret_name", "too_many_secrets", "not_owner", "busy", "timeout"),
     ),
     Route(
         "GET",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from colla.node.api import administration, communication, computer, environments, group, objects, services
+from colla.node.api import (
+    administration,
+    communication,
+    computer,
+    environments,
+    group,
+    objects,
+    secrets,
+    services,
+)
 from colla.node.api.routes import Route
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
@@ -12,6 +21,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *group.ROUTES,
     *administration.ROUTES,
     *services.ROUTES,
+    *secrets.ROUTES,
     *objects.ROUTES,
     *communication.ROUTES,
     *environments.ROUTES,

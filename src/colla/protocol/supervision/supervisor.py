@@ -156,6 +156,7 @@ class Supervisor:
             self._surveys.gone(node)
         for mastered in self.mastered.values():
             mastered.preseed_s = now.boot_s
+            self.ordering.readers_came(mastered, appeared)
         for node in appeared:
             entry = self._setting.presence.entry(node)
             if entry is not None and entry.announcement.contribution.carries(AgentKind.EXECUTOR):
@@ -219,6 +220,10 @@ class Supervisor:
         if not mastered.acting and not self._inventory_done(mastered, now):
             return
         self.ordering.expire(mastered, now)
+        if service.lacking:
+            # Nothing starts, and what runs from before goes on.
+            self.ordering.tell_lacking(mastered, service)
+            return
         decision = self._decide(mastered, service, now)
         self._stop(mastered, decision, now)
         spares = decision.spares if decision.spares and self._spares_left(now) > 0 else 0
