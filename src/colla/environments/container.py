@@ -191,7 +191,7 @@ class ContainerDriver:
             isolation="container",
             network_modes=("isolated",),
             limits_enforced=self._engine.limits,
-            # Not check_command: it would run outside of the container.
+            # Neither check_command nor exec: they would run outside of the container.
             capabilities=("prepare", "recover", "logs", "stats", "signal", "secrets"),
             not_contained=not_contained(self._engine.limits),
         )

@@ -199,10 +199,10 @@ async def test_nothing_of_the_computer_is_reached(found: tuple[dict[str, str], P
 async def test_no_command_of_a_service_runs_outside(
     found: tuple[dict[str, str], Place], bench: Bench
 ) -> None:
-    """What checks a program's health would run beside the container's runner: as the owner, on the computer."""
+    """What checks a program's health, or `colla exec`, would run beside the container's runner: as the owner, on the computer."""
     results, _ = found
     assert results["beside the key"] == "key"
-    assert "check_command" not in bench.driver.info.capabilities
+    assert not {"check_command", "exec"} & set(bench.driver.info.capabilities)
 
 
 async def test_it_has_no_rights_and_inherits_nothing(found: tuple[dict[str, str], Place]) -> None:

@@ -314,5 +314,6 @@ async def test_what_it_contains_is_said(driver: WasmDriver) -> None:
     info = driver.info
     assert (info.isolation, info.network_modes, info.needs_consent) == ("webassembly", ("isolated",), "")
     assert info.not_contained == ()
+    assert not {"check_command", "exec"} & set(info.capabilities), "they would run beside the runner, outside"
     assert "memory_bytes" in info.limits_enforced
     assert not {"pids", "open_files"} & set(info.limits_enforced), "it has none: nothing is claimed"
