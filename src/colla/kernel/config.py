@@ -68,7 +68,7 @@ class RecordConfig(msgspec.Struct, frozen=True):
     summary_logs_max: int = 4096
     """Frontiers in one message; of more logs a random stretch is told, so that all get their turn."""
     logs_per_node_max: int = 16
-    """Logs of one node in one topic: one, and one more for each time that an old disk came back or one was full."""
+    """Logs of one node in one topic: one, and one more for each time that an old disk came back."""
     unknown_authors_bytes_max: int = 4 * 1024 * 1024
     """Records whose author no membership record names (yet), all together."""
 
@@ -77,10 +77,10 @@ class QuotaConfig(msgspec.Struct, frozen=True):
     """What others keep of one log of a member's computer (decision 0021); it may have `logs_per_node_max` in a topic."""
 
     membership_records: int = 8192
-    services: int = 2048
-    """Services and secrets in one log of the catalogue, the eliminated ones included."""
-    names: int = 8192
-    """Named objects in one log, the removed ones included."""
+    services: int = 4096
+    """Services and secrets in one log of the catalogue, the eliminated ones included; also of one computer."""
+    names: int = 16_384
+    """Named objects in one log, the removed ones included; also of one computer."""
     subject_records: int = 16
     """Of one service or one name: six keys, and as much again where a disk came back."""
     member_bytes: int = 128 * 1024 * 1024

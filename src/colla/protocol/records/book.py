@@ -154,8 +154,8 @@ class RecordBook(Shelf):
             if len(body) > bytes_max:
                 limit = f"It may have {bytes_max} bytes at most."
                 raise CollaError("too_large", f"The record {key.kind!r} is too large.", limit)
+        self._check_quota(topic, items)
         merge = _Merge()
-        self._make_room_to_write(topic, items, merge)
         records = [self._write_one(topic, key, body, now, merge) for key, body in items]
         persist_id = self._persist(merge)
         if persist_id is None:
@@ -439,24 +439,28 @@ class RecordBook(Shelf):
             self._note_excess(log.node)
         return True
 
-    def _make_room_to_write(self, topic: str, items: Sequence[tuple[Key, bytes]], merge: _Merge) -> None:
-        """Go on in a fresh log when the present one is full. Raises `CollaError` when the last one is."""
-        held, log = self._topic(topic), self._own.log(topic)
-        present = held.find(log)
-        me = self.identity.node
-        full = not self._rooms.has_room(me, sum(len(body) + ENVELOPE_BYTES_MAX for _, body in items))
-        room = present is None or present.room_for([key.subject for key, _ in items], len(items))
-        if room and not full and held.takes(log) and topic not in self._worn:
-            return
-        if full or held.has_all_logs(me) or held.quota.earliest_logs:
+    def _check_quota(self, topic: str, items: Sequence[tuple[Key, bytes]]) -> None:
+        """Raise `CollaError` when other nodes would drop what this one is about to write.
+
+        What it wrote before it can always change: all its subjects together fit one log.
+        """
+        held, me = self._topic(topic), self.identity.node
+        new = held.new_subjects(me, [key.subject for key, _ in items])
+        size = sum(len(body) + ENVELOPE_BYTES_MAX for _, body in items)
+        own = self._own.current(topic)
+        fits = (
+            (not new or new + held.subjects_of(me) <= held.quota.subjects_max)
+            and (own.number if own is not None else 0) + len(items) <= held.quota.numbers_max
+            and self._rooms.has_room(me, size + (self._rooms.reserve if new else 0))
+            and held.takes(self._own.log(topic))
+            and topic not in self._worn
+        )
+        if not fits:
             raise CollaError(
                 "quota_reached",
                 f"This computer has written as much about {topic} as one computer may.",
                 "Another computer of yours can go on. Many files fit under one name, as a folder.",
             )
-        self._own.renew(topic)
-        if present is not None:
-            merge.frontiers[log] = (present, -1)
 
     def _note_excess(self, author: NodeId) -> None:
         """Count what was dropped, and tell people once who has written more than one may."""

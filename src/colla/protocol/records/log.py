@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from colla.model.ids import digest
 from colla.model.record import Key, Log, Record
@@ -37,7 +37,8 @@ class HeldLog:
     ) -> None:
         self.log = log
         self.name = log_name(log)
-        self.frontier = 0
+        self._complete = 0
+        self._shed_any = False
         self.floor = 0
         self._retention = retention
         self._quota = quota
@@ -60,6 +61,12 @@ class HeldLog:
     def record(self, record_digest: bytes) -> Record:
         """The held record of that digest. Raises `KeyError`."""
         return self._records[record_digest]
+
+    @property
+    def frontier(self) -> int:
+        """Up to where the log is held."""
+        # What is beyond the quota counts as held, but not at the end: nobody could tell others of it.
+        return min(self._complete, self.highest) if self._shed_any else self._complete
 
     @property
     def highest(self) -> int:
@@ -106,11 +113,10 @@ class HeldLog:
         self._insert(record)
         return gone + self._shed(record.key.subject)
 
-    def room_for(self, subjects: Sequence[bytes], numbers: int) -> bool:
-        """Whether an honest author may write so many more records, about these subjects."""
-        new = sum(subject not in self._by_subject for subject in dict.fromkeys(subjects))
-        fits = not new or len(self._by_subject) + new <= self._quota.subjects_max
-        return fits and self.highest + numbers <= self._quota.numbers_max
+    @property
+    def subjects(self) -> Collection[bytes]:
+        """What records of the log are about."""
+        return self._by_subject
 
     def _shed(self, subject: bytes) -> list[Record]:
         """Hold no more than the quota, now that there is another record about `subject`."""
@@ -127,8 +133,7 @@ class HeldLog:
             del self._by_subject[last]
             self._gone.pop(last, None)
         if gone:
-            # What is dropped counts as held, but not at the end: nobody could tell others of it.
-            self.frontier = min(self.frontier, self.highest)
+            self._shed_any = True
         return gone
 
     def _insert(self, record: Record) -> None:
@@ -150,10 +155,10 @@ class HeldLog:
 
     def note(self, number: int) -> None:
         """A verified record of that number is applied: move the frontier if it is the next one."""
-        if number == self.frontier + 1:
-            self.frontier = number
+        if number == self._complete + 1:
+            self._complete = number
             self._close_up()
-        elif number > self.frontier and len(self._ahead) < self._ahead_numbers_max:
+        elif number > self._complete and len(self._ahead) < self._ahead_numbers_max:
             self._ahead[number] = None
 
     def advance(self, after: int, through: int) -> None:
@@ -162,7 +167,7 @@ class HeldLog:
         Only as far as the author's own signatures reach: a peer's word alone moves nothing.
         """
         through = min(through, self.highest)
-        if after <= self.frontier:
+        if after <= self._complete:
             self._reach(through)
 
     def stretch(self, after: int, through: int) -> list[Record]:
@@ -209,13 +214,13 @@ class HeldLog:
 
     def _reach(self, through: int) -> None:
         """Let the frontier stand at `through` at least."""
-        if self.frontier < through:
-            self.frontier = through
+        if self._complete < through:
+            self._complete = through
             for number in [number for number in self._ahead if number <= through]:
                 del self._ahead[number]
             self._close_up()
 
     def _close_up(self) -> None:
-        while self.frontier + 1 in self._ahead:
-            self.frontier += 1
-            del self._ahead[self.frontier]
+        while self._complete + 1 in self._ahead:
+            self._complete += 1
+            del self._ahead[self._complete]

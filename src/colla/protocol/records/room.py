@@ -13,6 +13,9 @@ from colla.model.record import Record
 from colla.protocol.records.quota import ANY
 from colla.protocol.records.topic import Topic
 
+RESERVED = 64
+"""One part of so many."""
+
 
 class Rooms:
     """See the module."""
@@ -34,6 +37,11 @@ class Rooms:
     def bound_members(self, nodes_of_member: Callable[[NodeId], Sequence[NodeId]], bytes_max: int) -> None:
         """From now on, of the nodes that belong to one member no more is taken than that, all together."""
         self._nodes_of_member, self._member_bytes_max = nodes_of_member, bytes_max
+
+    @property
+    def reserve(self) -> int:
+        """Of what a member may fill so much is left for changing what there is already."""
+        return self._member_bytes_max // RESERVED
 
     def has_room(self, node: NodeId, size: int) -> bool:
         """Whether the member of that node may fill so many bytes more."""

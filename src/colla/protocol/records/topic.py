@@ -71,6 +71,18 @@ class Topic:
         """Whether as many logs of that node are held as one may have."""
         return len(self._logs_of.get(node, ())) >= self._config.logs_per_node_max
 
+    def subjects_of(self, node: NodeId) -> int:
+        """How many subjects all logs of that node are about, together."""
+        logs = self._logs_of.get(node, ())
+        if len(logs) == 1:
+            return len(logs[0].subjects)
+        return len({subject for held in logs for subject in held.subjects})
+
+    def new_subjects(self, node: NodeId, subjects: Sequence[bytes]) -> int:
+        """How many of these no log of that node is about."""
+        logs = self._logs_of.get(node, ())
+        return sum(not any(one in held.subjects for held in logs) for one in dict.fromkeys(subjects))
+
     def takes(self, log: Log) -> bool:
         """Whether a record of that log can be held as far as the number of its author's logs goes."""
         if log in self._logs or not self.has_all_logs(log.node):
