@@ -8,7 +8,8 @@ import pytest
 
 from colla.kernel.effects import Effect, Send
 from colla.kernel.events import Event
-from colla.protocol.election.messages import Claim, MasterDelta, MasterQuery
+from colla.protocol.election.messages import Bequest, Claim, MasterDelta, MasterQuery
+from colla.protocol.supervision.messages import InventoryQuery
 from colla.protocol.views import Election, PresencePhase
 from colla.sim.computer import Computer
 from colla.sim.consistency import failing
@@ -48,6 +49,13 @@ class FirstHandLost(Rule):
         message = parcel.message
         first_hand = isinstance(message, Claim) or (isinstance(message, MasterDelta) and message.mine)
         return DROP if first_hand and parcel.target == self._name else PASS
+
+
+class QuestionsLost(Rule):
+    """No master hears from the loser what that had started, nor learns it by asking."""
+
+    def judge(self, parcel: Parcel) -> Verdict:
+        return DROP if isinstance(parcel.message, Bequest | InventoryQuery) else PASS
 
 
 def begin(count: int, election: Election = Election.HASHING, seed: int = 3) -> SimGroup:
@@ -128,6 +136,22 @@ def test_what_the_loser_started_the_winner_adopts(election: Election) -> None:
     next_iteration(group, 4)
     assert len(group.masters(services[0])) == 2
     group.heal()
+    next_iteration(group, 2)
+    kinds, texts = failing(group, group.up())
+    assert not kinds, texts
+
+
+@BOTH
+def test_a_replica_that_no_master_named_in_an_iteration_is_told_in_it(election: Election) -> None:
+    """Executors looked for such replicas before masters spoke, and told of them an iteration later."""
+    group = begin(8, election)
+    services = [group.deploy(f"s{number}", replicas=3) for number in range(8)]
+    next_iteration(group)
+    loser = group.master_of(services[0])
+    group.partition([loser], [one for one in group.computers if one is not loser])
+    next_iteration(group, 4)
+    group.heal()
+    group.network.add(QuestionsLost())
     next_iteration(group, 2)
     kinds, texts = failing(group, group.up())
     assert not kinds, texts

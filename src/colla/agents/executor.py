@@ -76,7 +76,7 @@ class Executor(Agent):
         self._partners: list[NodeId] = []
         self._epoch = 0
         iterations = context.config.iterations
-        self._rhythm = Rhythm(iterations, iterations.sessions_at_s, context.rng)
+        self._rhythm = Rhythm(iterations, iterations.orphans_at_s, context.rng)
 
     # -- what the API and the router read ----------------------------------------------------------------------
 

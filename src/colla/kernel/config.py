@@ -21,6 +21,7 @@ class IterationConfig(msgspec.Struct, frozen=True):
     presence_at_s: float = 2.5
     sessions_at_s: float = 7.0
     supervision_at_s: float = 11.5
+    orphans_at_s: float = 15.0
     access_at_s: float = 16.5
 
     @property
@@ -29,7 +30,8 @@ class IterationConfig(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a moment that no iteration has."""
-        moments = (self.presence_at_s, self.sessions_at_s, self.supervision_at_s, self.access_at_s)
+        early, late = (self.presence_at_s, self.sessions_at_s), (self.orphans_at_s, self.access_at_s)
+        moments = (*early, self.supervision_at_s, *late)
         if self.length_s < 0.0:
             raise ValueError("an iteration cannot be shorter than nothing")
         if self.aligned and not all(0.0 <= at_s < self.length_s for at_s in moments):

@@ -17,7 +17,7 @@ from colla.kernel.config import Config, IterationConfig, PresenceConfig
 
 STALE_ITERATIONS = 2.5
 """What is repeated once per iteration counts for so long."""
-PRESENCE_AT, SESSIONS_AT, SUPERVISION_AT, ACCESS_AT = 0.125, 0.35, 0.575, 0.825
+PRESENCE_AT, SESSIONS_AT, SUPERVISION_AT, ORPHANS_AT, ACCESS_AT = 0.125, 0.35, 0.575, 0.75, 0.825
 """The moments of an aligned iteration, as shares of its length."""
 FOREVER_S = 1e9
 
@@ -47,6 +47,7 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
             presence_at_s=PRESENCE_AT * iteration_s,
             sessions_at_s=SESSIONS_AT * iteration_s,
             supervision_at_s=SUPERVISION_AT * iteration_s,
+            orphans_at_s=ORPHANS_AT * iteration_s,
             access_at_s=ACCESS_AT * iteration_s,
         ),
         records=replace(
@@ -73,7 +74,8 @@ def configuration(profile: Profile, iteration_s: float) -> Config:
             shipped.supervision,
             check_interval_s=iteration_s,
             orphans_interval_s=iteration_s,
-            orphan_after_s=iteration_s,
+            # Where masters have just spoken, a replica that none of them named in this iteration is one too many.
+            orphan_after_s=iteration_s if plain else iteration_s / 2,
             # There is one look per iteration: what is too much then is stopped then.
             trim_after_s=1.0,
         ),
