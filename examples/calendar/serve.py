@@ -63,7 +63,7 @@ class Quiet(WSGIRequestHandler):
 def configured() -> config.Configuration:
     """Radicale's configuration: our storage, our members."""
     settings = {
-        "auth": {"type": "group_auth"},
+        "auth": {"type": "group_auth", "delay": "0"},
         "rights": {"type": "authenticated"},
         "storage": {"type": "group_storage"},
         "web": {"type": "none"},
