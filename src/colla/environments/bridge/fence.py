@@ -11,6 +11,7 @@ import ctypes
 import os
 import stat
 import struct
+import sys
 from typing import Any
 
 ABI_LEAST = 6
@@ -32,6 +33,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def landlock_abi() -> int:
     """Which Landlock the kernel has; 0 for none."""
+    if sys.platform != "linux":
+        return 0
     abi: int = _libc.syscall(CREATE, None, 0, VERSION_FLAG)
     return max(0, abi)
 
