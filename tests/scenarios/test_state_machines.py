@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from colla.agents.requests import PlaceObject
+from colla.agents.requests import PlaceObject, SetSecrets
 from colla.agents.router import Router
 from colla.kernel.effects import Effect
 from colla.kernel.events import Event
 from colla.model.ids import ObjectId, digest
+from colla.model.secret import Hidden
 from colla.protocol.views import Election
 from colla.sim.computer import Computer
 from colla.sim.faults import Turmoil
@@ -95,6 +96,10 @@ def _placings(core: Router) -> States:
     return dict.fromkeys(core.repository._placing._open, "asked")
 
 
+def _questions(core: Router) -> States:
+    return dict.fromkeys(core.executor._entrusting._asked, "asked")
+
+
 PROBES: dict[str, Callable[[Router], States]] = {
     "copies/keeping": _keeping,
     "copies/placing": _placings,
@@ -103,6 +108,7 @@ PROBES: dict[str, Callable[[Router], States]] = {
     "election/contention": _negotiations,
     "election/floors": _floors,
     "presence/table": _presence,
+    "running/entrusting": _questions,
     "running/replicas": _replicas,
     "sessions/sessions": _sessions,
     "supervision/ordering": _offers,
@@ -181,6 +187,9 @@ def watcher() -> Watcher:
         group.run(25.0)
         for computer in group.computers:
             computer.environment.recover(web)
+        # Its replicas are replaced, also on computers that have to be given the key first.
+        group[0].ask(SetSecrets(web, (("KEY", Hidden("value")),)))
+        group.run(15.0)
         for number in range(8):
             object_id = ObjectId(digest(b"%d" % number))
             group[0].put_object(object_id, LARGE_BYTES)
