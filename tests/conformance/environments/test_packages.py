@@ -118,3 +118,21 @@ async def test_unused_environments_go_and_held_ones_stay(tmp_path):
     assert [path.exists() for path in made] == [True, False] + [True] * UNUSED_KEPT_MAX
     packages.release("replica")
     assert sum(path.exists() for path in made) == UNUSED_KEPT_MAX
+
+
+async def test_a_wheel_writes_nowhere_else_and_runs_nothing(tmp_path):
+    """Without a sandbox around the installer: paths that lead out, and code that Python would run when it starts."""
+    outside = tmp_path / "outside"
+    files = {
+        "../../../../../outside": "x",
+        "p.pth": f"import os; open({str(outside)!r}, 'w')\n",
+        "a.py": "x = 1\n",
+    }
+    wheel = make_wheel(tmp_path / "wheelhouse", "sly", files)
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (wheel.parent / HERE.lock).write_text(write_lock([LockedWheel("sly", "1.0", found, wheel.name)]))
+    packages = PythonPackages(RuntimeFolder(tmp_path / "runtime"), None)
+    bundle = packages.bundle(tmp_path)
+    assert bundle is not None
+    made = await packages.make(bundle)
+    assert list(made.rglob("a.py")) and not list(tmp_path.rglob("outside"))
