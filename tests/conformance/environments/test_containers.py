@@ -68,10 +68,11 @@ async def test_what_a_container_is_kept_from(bench: Bench) -> None:
       echo privileges $(cat /proc/self/status | busybox grep NoNewPrivs)
       echo interfaces $(ls /sys/class/net)
       wget -T 2 -q -O- http://169.254.169.254/ || echo no network
-      ls /proc/1/root/home 2>/dev/null; echo variable $COLLA_SERVICE $GREETING
+      ls /proc/1/root/home 2>/dev/null; echo variable $COLLA_SERVICE $GREETING $WHISPER
       echo finished; sleep 60
     """
-    _, place = await bench.launch(bench.spec(["/bin/sh", "-c", script], env={"GREETING": "hello"}))
+    variables = {"env": {"GREETING": "hello"}, "secrets": {"WHISPER": "hush"}}
+    _, place = await bench.launch(bench.spec(["/bin/sh", "-c", script], **variables))
     await bench.said(place, "finished")
     lines = [line.text for line in bench.driver.logs(place, 0)]
     assert "root is read-only" in lines
@@ -80,7 +81,7 @@ async def test_what_a_container_is_kept_from(bench: Bench) -> None:
     assert "privileges NoNewPrivs: 1" in lines
     assert "interfaces lo" in lines
     assert "no network" in lines
-    assert "variable garden hello" in lines
+    assert "variable garden hello hush" in lines
 
 
 async def test_memory_is_bounded(bench: Bench) -> None:

@@ -122,14 +122,14 @@ async def asked(place: Place, path: str = "/", **more: Any) -> tuple[int, bytes]
 
 
 async def test_a_request_reaches_the_module(start: Any) -> None:
-    _, place = await start(module(MODULES["variables"]), env={"COLOUR": "green"})
+    _, place = await start(module(MODULES["variables"]), env={"COLOUR": "green"}, secrets={"TASTE": "sour"})
     status, body = await asked(place, "/some%20path?q=1", headers={"X-A": "b"})
     assert status == 200
     env = dict(line.split("=", 1) for line in body.decode().split("\0") if "=" in line)
     assert env["PATH_INFO"] == "/some path"
     assert env["QUERY_STRING"] == "q=1"
     assert env["HTTP_X_A"] == "b"
-    assert env["COLOUR"] == "green"
+    assert env["COLOUR"] == "green" and env["TASTE"] == "sour"
     assert env["COLLA_SERVICE"] == "garden"
     assert "PATH" not in env and "HOME" not in env, "nothing of the computer's own environment"
     assert await asked(place, method="HEAD") == (200, b"")
