@@ -26,6 +26,15 @@ def test_every_promise_is_kept(seed: int) -> None:
     assert run(Case(seed)).problems == ()
 
 
+def test_no_knot_gives_a_ticket_twice() -> None:
+    """Found by the hunt. A ticket's author let somebody in with it, another computer somebody else, and both were part of a knot:
+    who was let in by the other one removed a member, who was let in by the author removed the author.
+
+    Seniority chose the founder's admission before it was known whether the author's own counts; and then that one did, too.
+    """
+    assert run(Case(8075)).problems == ()
+
+
 def test_the_worlds_are_worth_looking_at() -> None:
     """They are no better than what happens in them."""
     found = [run(Case(seed, twin=False)) for seed in range(2000, 2012)]

@@ -9,7 +9,7 @@ does not depend on the order in which they are applied (it is the grounded exten
 
 They leave open only knots, such as two administrators who remove each other. A knot that waits for no other is cut by
 seniority: of its facts that would be valid if what they wait for did not exist, the most senior author's is valid, and what
-strikes it is void. Knots of mere liars, whose records carry only each other, are void.
+strikes it is void. An admission waits until it is known whom else its ticket's author named. Knots of mere liars, whose records carry only each other, are void.
 
 Whoever is administrator is told by the acts in the fact's own past; if these leave none, the most senior member is.
 """
@@ -390,14 +390,28 @@ class Judging:
             for place in knot:
                 self._decide(place, False)
             return
-        chosen = min(would_be_valid, key=self._precedence)
+        # Who holds a ticket is for its author's log to say: what it says comes before the admissions that wait for it.
+        settled = [place for place in would_be_valid if not self._rivals(place)]
+        chosen = min(settled or would_be_valid, key=self._precedence)
         self._ignored = dict.fromkeys(knot)
-        struck_by = list(self.strikers(chosen, self._needs(chosen)))
+        struck = [*self.strikers(chosen, self._needs(chosen)), *self._rivals(chosen)]
         self._ignored = None
         self._decide(chosen, True)
-        for act in struck_by:
-            if self.verdicts[act] is None:
-                self._decide(act, False)
+        for place in struck:
+            if self.verdicts[place] is None:
+                self._decide(place, False)
+
+    def _rivals(self, place: int) -> list[int]:
+        """What would give a use of the ticket of this admission to another node first, and is not judged yet."""
+        body = self.facts[place].body
+        if not isinstance(body, Admitted):
+            return []
+        claim = body.claim
+        counting = self.tickets[claim.author, claim.ticket].settlements
+        if place in counting:
+            counting = counting[: counting.index(place)]
+        undecided = [one for one in counting if self.verdicts[one] is None]
+        return [one for one in undecided if _named(self.facts[one]) != claim.node]
 
     def _precedence(self, place: int) -> tuple[Seniority, Seniority, object]:
         belonging = self.roles.first_belonging(self.facts[place].author)

@@ -117,9 +117,17 @@ class _Twin:
         if not good:
             return dict.fromkeys(knot, False)
         self.ignored = frozenset(self.facts)
-        chosen = min(good, key=self._precedence)
-        struck_by = [act for act in self._strikers(chosen, self._needs(chosen)) if self.status[act] is None]
-        return {**dict.fromkeys(struck_by, False), chosen: True}
+        chosen = min([one for one in good if not self._rivals(one)] or good, key=self._precedence)
+        struck = [act for act in self._strikers(chosen, self._needs(chosen)) if self.status[act] is None]
+        return {**dict.fromkeys([*struck, *self._rivals(chosen)], False), chosen: True}
+
+    def _rivals(self, one: Digest) -> list[Digest]:
+        """Open facts by which the ticket's author names somebody else before."""
+        body = self.facts[one].body
+        if not isinstance(body, Admitted):
+            return []
+        found = [other for other in self._settled_before(one, body) if self.status[other] is None]
+        return [other for other in found if _names(self.facts[other]) != body.claim.node]
 
     def _precedence(self, one: Digest) -> tuple[Any, ...]:
         record = self.facts[one].record
@@ -267,9 +275,7 @@ class _Twin:
         if not isinstance(body, Admitted):
             return
         uses = _ticket(self.facts[self._offer(body)]).uses
-        counting = self._settling(body)
-        if one in counting:
-            counting = counting[: counting.index(one)]
+        counting = self._settled_before(one, body)
         self._wait_for([other for other in counting if self.status[other] is None])
         holders: list[NodeId] = []
         for other in counting:
@@ -278,6 +284,10 @@ class _Twin:
                 holders.append(node)
         if body.claim.node not in holders[:uses] and len(holders) >= uses:
             raise _Void
+
+    def _settled_before(self, one: Digest, body: Admitted) -> list[Digest]:
+        counting = self._settling(body)
+        return counting[: counting.index(one)] if one in counting else counting
 
     def _settling(self, admitted: Admitted) -> list[Digest]:
         claim = admitted.claim
