@@ -8,6 +8,8 @@ import pytest
 
 from colla.kernel.effects import Effect, Send
 from colla.kernel.events import Event
+from colla.kernel.time import Instant
+from colla.model.ids import NodeId
 from colla.protocol.election.messages import Bequest, Claim, MasterDelta, MasterQuery
 from colla.protocol.supervision.messages import InventoryQuery
 from colla.protocol.views import Election, PresencePhase
@@ -19,6 +21,7 @@ from colla.sim.network import DROP, PASS, Parcel, Rule, Verdict
 from colla.sim.validation.profile import Profile, configuration
 
 ITERATION_S = 20.0
+NOW = Instant(100.0, 1_000_000.0)
 BOTH = pytest.mark.parametrize("election", list(Election))
 
 
@@ -170,6 +173,20 @@ def test_what_one_of_a_side_learns_its_side_learns() -> None:
     next_iteration(group, 2)
     assert len(group.catalogues()) == 1
     assert len(group[0].core.catalogue.services()) == 8
+
+
+def test_of_several_that_come_back_at_once_each_is_met() -> None:
+    """Everybody met the one that was seen first, and what the others knew or lacked waited for an iteration more."""
+    group = begin(12)
+    foundation = group[0].core.foundation
+    came = [group[number].node for number in (3, 6, 9)]
+    met: Counter[NodeId] = Counter()
+    for _ in range(60):
+        for node in came:
+            foundation.met(node, NOW)
+        met.update(foundation.epidemic_partners())
+    assert sorted(met) == sorted(came)
+    assert min(met.values()) >= 10
 
 
 @BOTH

@@ -254,7 +254,9 @@ class Foundation:
         count = self.config.records.sessions_per_interval
         if not self.own.contribution.carries(AgentKind.DISPATCHER):
             count = 1
-        first = [node for node in self._to_meet if node in candidates][:count]
+        # By lot: where several came back at once, not everybody should meet the same one and nobody the others.
+        came = [node for node in self._to_meet if node in candidates]
+        first = self.rng.sample(came, min(count, len(came)))
         rest = [node for node in candidates if node not in first]
         self._newcomers, self._to_meet = self._to_meet, {}
         return first + self.rng.sample(rest, min(count - len(first), len(rest)))
