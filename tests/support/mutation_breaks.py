@@ -57,7 +57,7 @@ def forgets_what_it_obeyed(patch: MonkeyPatch) -> None:
 
 def takes_the_highest_number(patch: MonkeyPatch) -> None:
     def note(held: HeldLog, number: int) -> None:
-        held.frontier = max(held.frontier, number)
+        held._complete = max(held._complete, number)
 
     patch.setattr(HeldLog, "note", note)
 

@@ -122,7 +122,7 @@ def test_the_highest_number_is_taken_for_the_frontier(
     group: SimGroup, checks: SafetyChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def note(held: HeldLog, number: int) -> None:
-        held.frontier = max(held.frontier, number)
+        held._complete = max(held._complete, number)
 
     monkeypatch.setattr(HeldLog, "note", note)
     sessions = group.network.add(Losing(Sessions.MESSAGES, targets=["n2"]))
