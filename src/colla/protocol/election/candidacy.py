@@ -224,8 +224,12 @@ class Candidacies:
 
     def _heard_by_witness(self, candidacy: Candidacy, now: Instant) -> float | None:
         """For how long not to claim, because a witness heard the master; None: nobody did lately."""
-        ages = []
-        for heard_s, ballot in candidacy.survey.heard():
+        ages, survey = [], candidacy.survey
+        for heard_s, ballot in survey.heard():
+            asked = ballot.node in survey.unanswered() and ballot.node in survey.dispatchers
+            if asked and now.boot_s < candidacy.ask_until_s:
+                # What it says of itself will count more.
+                continue
             asked_about_me = ballot.node == self._setting.me
             known_lost = candidacy.kind is VacancyKind.RELEASED and ballot.node == candidacy.lost
             if heard_s <= self._config.heard_master_s and not asked_about_me and not known_lost:

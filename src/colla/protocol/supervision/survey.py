@@ -63,10 +63,18 @@ class Survey(msgspec.Struct):
         return max(ballots, default=NO_BALLOT)
 
     def heard(self) -> list[tuple[float, Ballot]]:
-        """How long ago whom the witnesses heard, for each that heard a master at all."""
+        """How long ago whom the witnesses heard, for each that heard a master at all.
+
+        Who obeyed a master hears its node also after it stepped down: what that says of itself counts more.
+        """
         found = [(entry.heard_s, entry.ballot) for entry in self.entries.values()]
         found += [(answer.heard_s, answer.ballot) for answer in self.witnesses.values()]
-        return [item for item in found if item[0] >= 0]
+        return [item for item in found if item[0] >= 0 and not self._is_denied(item[1].node)]
+
+    def _is_denied(self, node: NodeId) -> bool:
+        """Whether that node itself answered that it does not master the service."""
+        answer = self.witnesses.get(node)
+        return answer is not None and (answer.ballot.node != node or answer.heard_s < 0)
 
     def running(self) -> int:
         """How many executors have a replica of the service."""
