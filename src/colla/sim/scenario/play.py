@@ -91,6 +91,9 @@ class Play:
         for computer in group.computers:
             if computer.name in homes:
                 computer.live_in(homes[computer.name])
+        if homes:
+            self._remember_founder()
+        for computer in group.computers:
             computer.start()
         group.run(MEETING_S)
         for service in scenario.services:
@@ -102,6 +105,15 @@ class Play:
         for computer in group.computers:
             stage.note(computer)
         group.run(MEETING_S)
+
+    def _remember_founder(self) -> None:
+        """Whoever joined knows where its ticket led. Among homes nothing else may lead out: the addresses of others
+        that it begins with are those from before they moved in.
+        """
+        founder, *others = self.group.computers
+        for computer in others:
+            known = tuple(peer for peer in computer.settings.peers if peer[0] != founder.node)
+            computer.settings.peers = ((founder.node, (founder.address,)), *known)
 
     def act(self) -> None:
         """Everything happens, each thing at its time."""
