@@ -53,7 +53,7 @@ class Bench:
     async def launch(self, spec: ReplicaSpec) -> tuple[Any, Place]:
         self.driver.check(spec, allow_unsandboxed=False)
         place = self.runtime.place(spec.replica_id)
-        place.create(Record(spec=spec, started_at=time.time()))
+        place.create(Record(spec=spec.remembered, started_at=time.time()))
         replica = await self.driver.launch(spec, place)
         self.replicas.append(replica)
         return replica, place

@@ -58,6 +58,8 @@ async def show(here: Here) -> None:
     for report in reports:
         for remaining in report.not_contained:
             here.out.note(f"{report.kind}: it can happen that a program {remaining}.")
+        if report.secrets_kept:
+            here.out.note(f"{report.kind}: {report.secrets_kept}.")
 
 
 async def remove(here: Here, kind: Annotated[str, typer.Argument(metavar="KIND", help="Its kind.")]) -> None:

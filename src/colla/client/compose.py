@@ -65,11 +65,18 @@ REFUSED: Final = {
     "env_file": "write its variables under `environment`, and secrets with `colla secret set`",
 }
 """Keys with an answer of their own; others are refused as unknown."""
+SHELL: Final = ("/bin/sh", "-c")
+HEALTH_KEYS: Final = frozenset(["test", "disable", "interval", "timeout", "retries", "start_period"])
+FAILURES_MAX: Final = 1000
 SECRETS_FOLDER: Final = "/run/secrets/"
 FILE_SUFFIX: Final = "_FILE"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-_URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?(/[^\s\"']*)?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_ASKING = re.compile(
+    r"(?:curl|wget)(?: -(?:[fsSLqI]+|q?O-|nv|-fail|-silent|-show-error|-spider|-quiet|-tries=1))* [\"']?http://(?:localhost|127\.0\.0\.1|\[::1\])(?::(\d+))?(/[^\s\"'$;&|]*)?[\"']?"
+    r"(?: *(?:>|1>) */dev/null)?(?: *\|\| *(?:exit 1|false))?"
+)
+"""A check that does nothing but ask for a page, and the port and path of that."""
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -171,6 +178,7 @@ class _Service:
         self._look_at_keys()
         limits, replicas = self._deploy()
         environment, secrets = self._secrets(self._environment())
+        health = self._health(environment.get("PORT", ""))
         request = DeployRequest(
             name=check_name(self._name),
             object="",
@@ -184,8 +192,12 @@ class _Service:
             uses=tuple(str(used) for used in own.get("uses", ())),
             public=bool(own.get("public", False)) if said.public is None else said.public,
             domains=said.domains or tuple(str(domain) for domain in own.get("domains", ())),
-            health_path=self._health_path(),
-            start_period_s=self._start_period_s(),
+            health_path=health.path,
+            health_command=health.command,
+            health_interval_s=health.interval_s,
+            health_timeout_s=health.timeout_s,
+            health_failures_max=health.failures_max,
+            start_period_s=health.start_period_s,
             stop_grace_s=self._seconds("stop_grace_period", content.get("stop_grace_period"), 5.0),
             cpus=limits.cpus,
             memory_bytes=limits.memory_bytes,
@@ -286,22 +298,61 @@ class _Service:
             self.notes.append(f"{self._name}.ports: each member reaches it through their own gateway")
         return targets[0] if targets else None
 
-    def _health_path(self) -> str:
+    def _health(self, port: str) -> HealthCheck:
+        """What is unsaid is as colla has it, also where Compose has other numbers."""
+        default = HealthCheck()
         check = self._content.get("healthcheck")
-        if not isinstance(check, dict) or check.get("disable"):
-            return ""
-        test = check.get("test", "")
-        found = _URL.search(test if isinstance(test, str) else " ".join(str(word) for word in test))
-        if found is None:
-            self._refuse("healthcheck", "only one that asks for http://localhost/PATH can be kept")
-            return ""
-        self.notes.append(f"{self._name}.healthcheck: colla asks for {found[1] or '/'} itself")
-        return found[1] or "/"
+        if not isinstance(check, dict):
+            return default
+        words = () if check.get("disable") else self._health_words(check.get("test"))
+        if not words:
+            return default
+        failures_max = check.get("retries", default.failures_max)
+        if not (isinstance(failures_max, int) and 1 <= failures_max <= FAILURES_MAX):
+            self._refuse("healthcheck.retries", f"1 to {FAILURES_MAX} are possible")
+            failures_max = default.failures_max
+        for key in check.keys() - HEALTH_KEYS:
+            self.notes.append(
+                f"{self._name}.healthcheck.{key}: a replica that is not ready yet is checked often anyway"
+            )
+        path = self._path_asked(words, port)
+        if path:
+            self.notes.append(f"{self._name}.healthcheck: colla asks for {path} itself")
+        return HealthCheck(
+            path=path,
+            interval_s=self._health_seconds(check, "interval", default.interval_s),
+            timeout_s=self._health_seconds(check, "timeout", default.timeout_s),
+            start_period_s=self._health_seconds(check, "start_period", default.start_period_s),
+            command=() if path else words,
+            failures_max=failures_max,
+        )
 
-    def _start_period_s(self) -> float:
-        check = self._content.get("healthcheck")
-        said = check.get("start_period") if isinstance(check, dict) else None
-        return self._seconds("healthcheck.start_period", said, HealthCheck().start_period_s)
+    def _health_words(self, test: Any) -> tuple[str, ...]:
+        """The command, to be run in the container; nothing for `NONE`. Compose writes a dollar sign twice."""
+        if isinstance(test, str) and test:
+            return (*SHELL, test.replace("$$", "$"))
+        match [str(word).replace("$$", "$") for word in test] if isinstance(test, list) else []:
+            case ["NONE"]:
+                return ()
+            case ["CMD", first, *rest] if first:
+                return (first, *rest)
+            case ["CMD-SHELL", line] if line:
+                return (*SHELL, line)
+        self._refuse("healthcheck.test", "it is a line, or a list that begins with CMD, CMD-SHELL or NONE")
+        return ()
+
+    def _path_asked(self, words: tuple[str, ...], port: str) -> str:
+        """The page of the service's own port, where the check asks for nothing else: that needs no program in the image."""
+        line = words[-1] if words[:-1] == SHELL else " ".join(words)
+        found = _ASKING.fullmatch(line.strip())
+        if found is None or (found[1] and found[1] != (port or found[1])):
+            return ""
+        return found[2] or "/"
+
+    def _health_seconds(self, check: dict[Any, Any], key: str, default: float) -> float:
+        seconds = self._seconds(f"healthcheck.{key}", check.get(key), default)
+        # No time to start at all is how Compose says that nothing is known.
+        return seconds or default
 
     def _deploy(self) -> tuple[Limits, int | None]:
         deploy = self._content.get("deploy") or {}
@@ -352,8 +403,8 @@ class _Service:
         if found is None or not str(said):
             self._refuse(key, f"{said!r} is no time, as 1m30s")
             return default
-        hours, minutes, seconds = (float(part or 0) for part in found.groups())
-        return hours * 3600 + minutes * 60 + seconds
+        hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
+        return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
 
 
 def _size(text: str) -> int:

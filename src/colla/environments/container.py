@@ -8,11 +8,12 @@ itself is found by its name whatever happened to that process.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import signal as signals
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ import msgspec
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
 from colla.environments.bridge_config import HERE, PROXY
+from colla.environments.container_commands import KILLED, run_command
 from colla.environments.container_engine import DOOR, Engine, end_service, find_engine
 from colla.environments.container_runner import (
     CONFIG_VARIABLE,
@@ -39,7 +41,10 @@ from colla.environments.process import ProcessDriver
 from colla.environments.process_replica import ProcessReplica
 from colla.environments.protocol import (
     PROTOCOL_VERSION,
+    EnvironmentFault,
     EnvironmentInfo,
+    ExecOutput,
+    ExecRequest,
     Exit,
     GroupAccess,
     LimitName,
@@ -56,6 +61,15 @@ from colla.environments.runners import runner_spec
 OPEN_FOR_S: Final = 0.1
 """A connection that is not refused for so long is one that somebody accepted."""
 RETRY_S: Final = 0.05
+COMMANDS_MAX: Final = 4
+"""At the same time in one container, besides the one that checks its health."""
+CHECK_PAUSE_S: Final = 0.5
+"""Between two checks at least: each makes the engine start several programs."""
+SECRETS_KEPT: Final = (
+    "the container engine keeps the variables of a container, secrets too, in files of its own while the container exists,"
+    " and in its database perhaps for longer"
+)
+"""Its API has no other way to give a program of any image variables."""
 SIGNALS_END: Final = 128 + 65
 """Exit codes below it and above 128 stand for signals."""
 
@@ -81,6 +95,9 @@ class ContainerReplica:
         self._spec = spec
         self._place = place
         self._engine = engine
+        self._commands = 0
+        """How many run now because somebody asked for them."""
+        self._checked_s = -CHECK_PAUSE_S
 
     async def until_listening(self) -> None:
         """The proxy closes a connection at once while nobody listens inside."""
@@ -126,9 +143,41 @@ class ContainerReplica:
         await self._inner.stop(signal, grace_s)
         await asyncio.to_thread(self._engine.remove, self._spec.replica)
 
-    def check_problem(self) -> str:
-        """No command runs beside it; not claimed."""
-        return ""
+    async def exec(self, request: ExecRequest) -> AsyncIterator[ExecOutput]:
+        """Inside the container, by the engine."""
+        if self._commands >= COMMANDS_MAX:
+            raise fault("exec_failed", f"{COMMANDS_MAX} commands run in it already.", retryable=True)
+        self._commands += 1
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        running = run_command(self._engine, self._spec.replica, request.command, request.timeout_s)
+        try:
+            async with aclosing(running):
+                async for piece in running:
+                    if isinstance(piece, int):
+                        yield ExecOutput(text=decoder.decode(b"", final=True), code=piece)
+                    elif text := decoder.decode(piece):
+                        yield ExecOutput(text=text)
+        finally:
+            self._commands -= 1
+
+    async def check_problem(self) -> str:
+        """The command runs inside the container, now."""
+        check = self._spec.health
+        await asyncio.sleep(self._checked_s + CHECK_PAUSE_S - time.monotonic())
+        began_s = time.monotonic()
+        code: int | None = None
+        running = run_command(self._engine, self._spec.replica, check.command, check.timeout_s)
+        try:
+            async with aclosing(running):
+                async for piece in running:
+                    code = piece if isinstance(piece, int) else None
+        except EnvironmentFault as error:
+            return f"the command that checks it could not be run: {error.message}"
+        finally:
+            self._checked_s = time.monotonic()
+        if code == KILLED and self._checked_s - began_s >= check.timeout_s:
+            return f"the command that checks it took longer than {check.timeout_s:g} s"
+        return "" if code == 0 else f"the command that checks it ended with {code}"
 
     def why_not_listening(self) -> str:
         return f"nothing in the container listens on port {port_of(self._spec)}"
@@ -191,9 +240,10 @@ class ContainerDriver:
             isolation="container",
             network_modes=("isolated",),
             limits_enforced=self._engine.limits,
-            # Neither check_command nor exec: they would run outside of the container.
-            capabilities=("prepare", "recover", "logs", "stats", "signal", "secrets"),
+            capabilities=("prepare", "recover", "logs", "stats", "signal", "secrets")
+            + (("check_command", "exec") if self._engine.runs_commands else ()),
             not_contained=not_contained(self._engine.limits),
+            secrets_kept=SECRETS_KEPT,
         )
 
     def check(self, spec: ReplicaSpec, allow_unsandboxed: bool) -> None:

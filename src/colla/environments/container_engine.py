@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from colla.environments.container_commands import KILLED, UNIX, Found, found_of
 from colla.environments.driver import fault
 from colla.environments.folders import RuntimeFolder, write_whole
 from colla.environments.images import Image
@@ -115,6 +116,43 @@ class Engine:
         nanoseconds = said.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
         seconds = None if nanoseconds is None else nanoseconds / 1e9
         return seconds, said.get("memory_stats", {}).get("usage"), said.get("pids_stats", {}).get("current")
+
+    @property
+    def runs_commands(self) -> bool:
+        """Whether commands can be run in its containers: their output is read from its Unix socket."""
+        return self.url.startswith(UNIX)
+
+    def create_command(self, replica: str, command: tuple[str, ...]) -> str:
+        """What the engine calls a command in the replica's container that can be started now. Raises `EnvironmentFault`."""
+        from docker.errors import DockerException, NotFound
+
+        try:
+            made = self._client.api.exec_create(container_name(replica), list(command), stdin=False)
+        except NotFound:
+            raise fault("exec_failed", "The container does not run.", retryable=True) from None
+        except DockerException as error:
+            raise fault("exec_failed", f"The container takes no commands: {_text(error)}.") from error
+        return str(made["Id"])
+
+    def find_command(self, number: str) -> Found:
+        """How it is with that command; one that the engine does not know has ended. Raises `EnvironmentFault`."""
+        from docker.errors import DockerException, NotFound
+
+        try:
+            return found_of(self._client.api.exec_inspect(number))
+        except NotFound:
+            return Found(False, KILLED, 0)
+        except DockerException as error:
+            raise engine_fault(error) from error
+
+    def first_process(self, replica: str) -> int:
+        """Of the replica's container, on this computer; 0 where it does not run."""
+        from docker.errors import DockerException
+
+        try:
+            return int(self._client.containers.get(container_name(replica)).attrs["State"]["Pid"])
+        except DockerException:
+            return 0
 
 
 def remove_container(client: DockerClient, replica: str) -> None:

@@ -48,8 +48,8 @@ class Running(Protocol):
     async def signal(self, signal: ReplicaSignal) -> None:
         """Send its program a signal (capability `signal`)."""
 
-    def check_problem(self) -> str:
-        """What the command that checks its health found last; empty when it is healthy (capability `check_command`)."""
+    async def check_problem(self) -> str:
+        """What the command that checks its health finds, or found last; empty when healthy (capability `check_command`)."""
 
     def why_not_listening(self) -> str:
         """What can be said about a program that does not answer; may be empty."""

@@ -210,7 +210,7 @@ class ProcessReplica:
         finally:
             writer.close()
 
-    def check_problem(self) -> str:
+    async def check_problem(self) -> str:
         """As the bridge noted it, which runs the command."""
         found = read_notes(self._place.status).check
         return "the command that checks it has not ended yet" if found is None else found

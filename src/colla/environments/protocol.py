@@ -167,7 +167,8 @@ class ReplicaSpec(OfReplica, frozen=True, kw_only=True):
     """The program and its arguments, looked up inside the sandbox; empty where nothing is executed."""
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}
-    """Variables besides `env` that are written to no disk and no log. Capability `secrets`."""
+    """Variables besides `env` that the environment writes to no disk and no log; `EnvironmentInfo.secrets_kept` says where
+    something else does. Capability `secrets`."""
     listen: Literal["auto", "fds", "unix", "port"] = "auto"
     """How the program takes connections. auto offers all three and finds out which one it uses."""
     limits: Limits = Limits()
@@ -340,6 +341,8 @@ class EnvironmentInfo(Wire, frozen=True, kw_only=True):
     """Why the owner has to agree before it runs anything, in a sentence; empty when it is sandboxed."""
     not_contained: tuple[str, ...] | None = None
     """Those of `THREATS` that it does not keep a program from on this computer; None where it does not say."""
+    secrets_kept: str = ""
+    """Who else, and where, writes the secrets of a replica to a disk, in a sentence; empty where nobody does."""
 
 
 class Health(Wire, frozen=True, kw_only=True):

@@ -216,7 +216,7 @@ class Replica:
             return await health.problem_of(self.place.endpoint, check.path, check.timeout_s)
         if check.tcp:
             return await health.problem_of_connecting(self.place.endpoint, check.timeout_s)
-        return running.check_problem() if check.command else ""
+        return await running.check_problem() if check.command else ""
 
     def _tell_ready(self) -> None:
         assert self.record.ready_at is not None

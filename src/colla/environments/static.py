@@ -117,7 +117,7 @@ class StaticReplica:
     async def signal(self, signal: ReplicaSignal) -> None:
         """There is no program that could hear it; not claimed."""
 
-    def check_problem(self) -> str:
+    async def check_problem(self) -> str:
         """No command could run; not claimed."""
         return ""
 

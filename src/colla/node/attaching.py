@@ -108,6 +108,7 @@ def _report(node: Node, kind: str, command: tuple[str, ...]) -> types.Environmen
         not_contained=tuple(THREATS.get(threat, clean(threat)) for threat in info.not_contained or ())
         if info is not None
         else (),
+        secrets_kept=clean(info.secrets_kept) if info is not None else "",
     )
 
 

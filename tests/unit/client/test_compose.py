@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,10 @@ def test_what_the_caller_says(tmp_path: Path) -> None:
         ("ports: ['1:2', '3:4']", "answers on one port"),
         ("ports: ['53:53/udp']", "is not one TCP port"),
         ("ports: ['8000-8010:8000-8010']", "is not one TCP port"),
-        ("healthcheck: {test: pg_isready}", "web.healthcheck"),
+        ("healthcheck: {test: [pg_isready]}", "web.healthcheck.test"),
+        ("healthcheck: {interval: 5s}", "web.healthcheck.test"),
+        ("healthcheck: {test: pg_isready, retries: 0}", "web.healthcheck.retries"),
+        ("healthcheck: {test: pg_isready, interval: often}", "web.healthcheck.interval"),
         ("deploy: {mode: global}", "web.deploy.mode"),
         ("deploy: {replicas: 0}", "web.deploy.replicas"),
         ("deploy: {resources: {limits: {memory: lots}}}", "no amount of memory"),
@@ -105,6 +109,44 @@ def test_what_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
     error = refusal(tmp_path, service(more))
     assert error.code == "compose_unsupported"
     assert named in error.message
+
+
+@pytest.mark.parametrize(
+    ("test", "path", "command"),
+    [
+        ("pg_isready -U $$POSTGRES_USER", "", ("/bin/sh", "-c", "pg_isready -U $POSTGRES_USER")),
+        ("[CMD-SHELL, 'a || exit 1']", "", ("/bin/sh", "-c", "a || exit 1")),
+        ("[CMD, pg_isready, -q]", "", ("pg_isready", "-q")),
+        ("[NONE]", "", ()),
+        ("[CMD, wget, -qO-, 'http://127.0.0.1:80/up?x=1']", "/up?x=1", ()),
+        ("curl -f http://localhost || exit 1", "/", ()),
+        # What asks for something else, or in another way, is run as it stands.
+        ("curl -f http://localhost:9090/", "", ("/bin/sh", "-c", "curl -f http://localhost:9090/")),
+        ("[CMD, curl, -XPOST, 'http://localhost/up']", "", ("curl", "-XPOST", "http://localhost/up")),
+        ("curl http://localhost/ && a", "", ("/bin/sh", "-c", "curl http://localhost/ && a")),
+        ("[CMD, curl, 'https://localhost/']", "", ("curl", "https://localhost/")),
+    ],
+)
+def test_what_checks_health(tmp_path: Path, test: str, path: str, command: tuple[str, ...]) -> None:
+    (web,) = read_compose(
+        write(
+            tmp_path,
+            service(
+                f"healthcheck: {{test: {json.dumps(test) if test[0] != '[' else test}}}\n    expose: [80]"
+            ),
+        )
+    )
+    assert (web.plan.request.health_path, web.plan.request.health_command) == (path, command)
+
+
+def test_how_often_health_is_checked(tmp_path: Path) -> None:
+    numbers = "interval: 1m30s, timeout: 500ms, retries: 5, start_period: 40s"
+    (web,) = read_compose(write(tmp_path, service(f"healthcheck: {{test: a, {numbers}}}")))
+    request = web.plan.request
+    assert (request.health_interval_s, request.health_timeout_s) == (90.0, 0.5)
+    assert (request.health_failures_max, request.start_period_s) == (5, 40.0)
+    (web,) = read_compose(write(tmp_path, service("healthcheck: {disable: true, test: a}")))
+    assert (web.plan.request.health_path, web.plan.request.health_command) == ("", ())
 
 
 def test_secrets_become_variables(tmp_path: Path) -> None:

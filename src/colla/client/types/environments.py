@@ -8,7 +8,8 @@ import msgspec
 class EnvironmentReport(msgspec.Struct, frozen=True):
     """An execution environment of this computer. `command` is empty when it is built in; `given` tells whether the
     contribution names it, `attached` whether its program works now, and `problem` why not. `not_contained` says what it does
-    not keep a program from, as ends of sentences.
+    not keep a program from, as ends of sentences; `secrets_kept` who else writes services' secrets to this computer's disk, if
+    anybody does.
     """
 
     kind: str
@@ -23,6 +24,7 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     capabilities: tuple[str, ...]
     needs_consent: str
     not_contained: tuple[str, ...] = ()
+    secrets_kept: str = ""
 
 
 class AttachRequest(msgspec.Struct, frozen=True):
