@@ -63,8 +63,8 @@ OPEN_FOR_S: Final = 0.1
 RETRY_S: Final = 0.05
 COMMANDS_MAX: Final = 4
 """At the same time in one container, besides the one that checks its health."""
-CHECK_PAUSE_S: Final = 0.5
-"""Between two checks at least: each makes the engine start several programs."""
+CHECK_PAUSE_S: Final = 2.0
+"""Between two checks at least: each makes the engine start programs, of which Podman leaves two waiting for five minutes."""
 SECRETS_KEPT: Final = (
     "the container engine keeps the variables of a container, secrets too, in files of its own while the container exists,"
     " and in its database perhaps for longer"
