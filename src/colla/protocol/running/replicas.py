@@ -157,6 +157,11 @@ class ReplicaTable:
     def of(self, service: ServiceId) -> Own | None:
         return self._by_service.get(service)
 
+    def may_run_in(self, service: ServiceId) -> str:
+        """The environment that has yet to tell whether it runs a replica of an earlier start; empty if none has."""
+        cells = self.remembered.values()
+        return next((cell.specification.environment for cell in cells if cell.service == service), "")
+
     def by_id(self, replica: ReplicaId) -> Own | None:
         for own in self._by_service.values():
             if own.id == replica:

@@ -86,6 +86,7 @@ class Running:
         self.surveyed = False
         self._survey = 0
         self._expected: tuple[ReplicaId, ...] = ()
+        self._surveying: tuple[str, ...] = ()
         self._survey_alarm = Alarm(setting.outbox, SurveyDue)
         self._strays: dict[int, ReplicaId] = {}
         self._preseeds: dict[int, ObjectId] = {}
@@ -111,6 +112,10 @@ class Running:
         """Whether this node does not start a replica of this now."""
         if not self.surveyed:
             return Unwilling("not_ready", "this computer still looks what runs on it", SOON_S)
+        missing = self.table.may_run_in(service)
+        if missing in self._owner().contribution.environments:
+            text = f"one may run here already: the environment {missing} has not told yet"
+            return Unwilling("not_ready", text, SOON_S)
         pause_s = self.backoff.left_s(service, specification.version, now)
         if pause_s > 0:
             return Unwilling("backing_off", f"it failed here lately; next try in {pause_s:.0f} s", pause_s)
@@ -337,6 +342,7 @@ class Running:
         if self._survey:
             return
         self._survey = self._setting.outbox.new_id()
+        self._surveying = self._owner().environments
         self._expected = tuple(own.id for own in self.table.all() if own.stage in RUNS and not own.pending)
         self._setting.outbox.put(SurveyReplicas(self._survey))
 
@@ -359,7 +365,11 @@ class Running:
         for item in sorted(found, key=lambda item: item.replica):
             listed[item.replica] = None
             self._judge(item, now)
-        self._drop_vanished(listed, now)
+        if self._owner().environments != self._surveying:
+            # One came or went meanwhile: whether it was asked cannot be known.
+            self.survey(now)
+        else:
+            self._drop_vanished(listed, now)
         self._secrets.tidy([own.service for own in self.table.all()], now)
         self.enforce(now)
         self._fill_slots(now)
@@ -388,7 +398,8 @@ class Running:
         self._changed(item.service)
 
     def _drop_vanished(self, listed: dict[ReplicaId, None], now: Instant) -> None:
-        attached = self._owner().environments
+        owner = self._owner()
+        attached = owner.environments
         for replica, cell in list(self.table.remembered.items()):
             # An environment that is not attached yet could not list its replicas: their cells wait for it.
             if replica not in listed and cell.specification.environment in attached:
@@ -401,7 +412,9 @@ class Running:
             if own.specification.environment in attached:
                 self.exited(replica, "its environment does not run it any more", now)
         for own in self.table.all():
-            if own.stage is Stage.STOPPING and not own.pending and own.id not in listed:
+            environment = own.specification.environment
+            silent = environment not in attached and environment in owner.contribution.environments
+            if own.stage is Stage.STOPPING and not own.pending and own.id not in listed and not silent:
                 self._gone(own, now)
 
     # -- steps -------------------------------------------------------------------------------------------------
