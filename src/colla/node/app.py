@@ -49,7 +49,7 @@ from colla.node.disk import check_room
 from colla.node.doors import Doors
 from colla.node.executing import Executing
 from colla.node.files import Files
-from colla.node.founding import add_founding, join_request
+from colla.node.founding import add_founding, has_expired, join_request
 from colla.node.group_door import GroupDoor
 from colla.node.links.discovery import Discovery
 from colla.node.links.interface import LinkStream
@@ -67,7 +67,7 @@ from colla.node.resolving import OBJECT_STREAM, TUNNEL_STREAM, LinkBytes, NodeRe
 from colla.node.runner import Runner
 from colla.node.settings import MEMBER_KEY, NODE_KEY, Settings, read_key, read_settings, write_settings
 from colla.node.store import RecordStore
-from colla.protocol.membership.joining import PASSING_CODES
+from colla.protocol.membership.joining import CLOCKS_DIFFER, PASSING_CODES
 from colla.protocol.views import Identity
 
 log = logging.getLogger(__name__)
@@ -331,7 +331,10 @@ class Node:
                 if str(error) != self.join_problem:
                     log.error("joining failed: %s", error)
                 self.join_problem = str(error)
-                self.join_again = error.code in (*PASSING_CODES, *PASSING_HERE)
+                passing = error.code in (*PASSING_CODES, *PASSING_HERE)
+                # Here and there it has expired by now, whosever clock was wrong.
+                over = error.code == CLOCKS_DIFFER and has_expired(self.settings)
+                self.join_again = passing and not over
                 if not self.join_again:
                     return
             else:

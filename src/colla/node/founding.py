@@ -172,6 +172,11 @@ def join_request(settings: Settings, member_seed: bytes) -> JoinGroup:
     return JoinGroup(settings.ticket, member_seed, settings.member_name, settings.node_name)
 
 
+def has_expired(settings: Settings) -> bool:
+    """Whether the ticket in the settings has, by this computer's clock."""
+    return read_ticket(settings.ticket).expires_s < time.time()
+
+
 def _peers(ticket: TicketText) -> tuple[Peer, ...]:
     return tuple(Peer(contact.node.hex(), contact.addresses) for contact in ticket.contacts)
 

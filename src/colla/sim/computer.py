@@ -141,7 +141,7 @@ class Computer:
         self.links: SimLinks | None = None
         self.notices: deque[tuple[float, Notice]] = deque(maxlen=NOTICES_MAX)
         self.disk = Disk(world, world.random(f"disk/{name}"))
-        self.environment = Environment(world, world.random(f"environment/{name}"), self._hear)
+        self.environment = Environment(world, world.random(f"environment/{name}"), self.post)
         self.objects = Objects(world, network, self.disk, self, find, self.post)
         self.whereabouts = Whereabouts(self)
         self._observers = observers
@@ -213,7 +213,7 @@ class Computer:
         """What the app tells the agents when they begin."""
         self._meet_contacts(process)
         self.whereabouts.began(process)
-        self.world.after(ENVIRONMENTS_ATTACH_S, process.post, EnvironmentsChanged(self._kinds()))
+        self.world.after(ENVIRONMENTS_ATTACH_S, self._tell_environments)
         if self.settings.join is not None:
             self.ask(self.settings.join)
 
@@ -327,7 +327,7 @@ class Computer:
         self.settings.contribution = contribution
         self.whereabouts.contributes()
         asked = self.ask(Contribute(contribution))
-        self.world.after(ENVIRONMENTS_ATTACH_S, self._hear, EnvironmentsChanged(self._kinds()))
+        self.world.after(ENVIRONMENTS_ATTACH_S, self._tell_environments)
         return asked
 
     def edit_contribution(self, contribution: Contribution) -> None:
@@ -346,18 +346,18 @@ class Computer:
         if self.process is not None:
             self.process.post(event)
 
-    def _hear(self, event: Event) -> None:
-        self.post(event)
-
     def detach_environments(self, seconds: float) -> None:
         """The environments' programs die and are attached again after a while; replicas go on meanwhile."""
         self.environment.attached = False
-        self._hear(EnvironmentsChanged(()))
+        self._tell_environments()
         self.world.after(seconds, self._attach_environments)
 
     def _attach_environments(self) -> None:
         self.environment.attached = True
-        self._hear(EnvironmentsChanged(self._kinds()))
+        self._tell_environments()
+
+    def _tell_environments(self) -> None:
+        self.post(EnvironmentsChanged(self._kinds()))
 
     def _kinds(self) -> tuple[str, ...]:
         return tuple(sorted(self.settings.contribution.environments)) if self.environment.attached else ()

@@ -62,8 +62,9 @@ class BallotFloors:
         return StoreCell(self._cell(service), _encoder.encode(ballot))
 
     def persisted(self, service: ServiceId, ballot: Ballot) -> None:
-        """The write of `raise_to` is durable."""
-        self._obeyed[service] = max(ballot, self.obeyed(service))
+        """The write of `raise_to` is durable. Nothing, when the service was forgotten meanwhile."""
+        if service in self._pledged:
+            self._obeyed[service] = max(ballot, self.obeyed(service))
 
     def forget(self, service: ServiceId) -> Write | None:
         """The service is eliminated. Returns what to persist, if anything."""

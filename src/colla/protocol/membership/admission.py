@@ -392,6 +392,8 @@ class Admission:
         attempt = self._attempt
         if attempt is None or peer not in attempt.greeted:
             return []
+        if code == joining.TICKET_EXPIRED:
+            code, text = joining.CLOCKS_DIFFER, joining.CLOCKS_DIFFER_TEXT
         if code in joining.FINAL_CODES:
             return self._give_up(code, text[: self._config.refusal_chars_max])
         attempt.refuse(peer, code, text[: self._config.refusal_chars_max])

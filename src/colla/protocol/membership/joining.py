@@ -30,13 +30,13 @@ NOT_ADMITTING = "not_admitting"
 NOT_READY = "not_ready"
 FALSE_GROUP = "false_group"
 NOBODY_ANSWERED = "nobody_answered"
+CLOCKS_DIFFER = "clocks_differ"
 
 NOBODY_ANSWERED_TEXT = (
     "None of the computers named in the ticket answered; ask the inviter whether theirs is on."
 )
 
 FINAL_CODES: tuple[str, ...] = (
-    TICKET_EXPIRED,
     TICKET_USED,
     TICKET_REVOKED,
     NODE_OUT,
@@ -46,7 +46,21 @@ FINAL_CODES: tuple[str, ...] = (
 )
 """Refusals that no other node of the group would take back."""
 
-PASSING_CODES: tuple[str, ...] = (NOBODY_ANSWERED, TICKET_UNKNOWN, NOT_ADMITTING, NOT_READY, "busy", "silent")
+CLOCKS_DIFFER_TEXT = (
+    "A computer of the group says that the ticket has expired; by the clock of this one it has not. "
+    "Compare the clocks of both, or ask for a new ticket."
+)
+"""A joiner looks at its own clock first: who answers `ticket_expired` has another one, and others may let it in."""
+
+PASSING_CODES: tuple[str, ...] = (
+    NOBODY_ANSWERED,
+    TICKET_UNKNOWN,
+    CLOCKS_DIFFER,
+    NOT_ADMITTING,
+    NOT_READY,
+    "busy",
+    "silent",
+)
 """Why nobody let the joiner in although somebody may later on."""
 
 

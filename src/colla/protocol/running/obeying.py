@@ -262,6 +262,9 @@ class Obeying:
             return "echo"
         if ballot.node != peer:
             return "not_its_ballot"
+        if self._setting.catalogue.eliminated(service):
+            # Its floor is forgotten: nothing may bring it back.
+            return "unknown_service"
         return "lower_ballot" if ballot < self.floors.pledged(service) else ""
 
     def _unwilling(self, service: Service, offer: Offer, now: Instant) -> Unwilling | None:
@@ -324,7 +327,8 @@ class Obeying:
         if unknown:
             self._send_report(peer, (), (), now, unchanged=True, unknown=True)
             return
-        mine = [entry for entry in entries if entry.ballot.node == peer]
+        over = self._setting.catalogue.eliminated
+        mine = [entry for entry in entries if entry.ballot.node == peer and not over(entry.service)]
         counting = [entry for entry in mine if entry.ballot >= self.floors.pledged(entry.service)]
         if self._must_wait(peer, message, [(entry.service, entry.ballot) for entry in counting]):
             return

@@ -125,7 +125,7 @@ class Play:
 
     def unlike(self) -> list[str]:
         """What differs between those who belong: (e) they hold the same records of every topic, know the same nodes, and
-        everybody who was let in belongs, unless somebody was taken out.
+        everybody who was let in belongs, unless somebody was taken out, or the inviter left before that.
         """
         members = members_of(self.group)
         if not members:
@@ -135,7 +135,8 @@ class Play:
         known = {info.id: None for info in first.core.membership.nodes()}
         for one in self.group.up():
             inside = one in members
-            if inside != (one.node in known) or not (inside or self.stage.out_of_the_group):
+            excused = self.stage.out_of_the_group or self.stage.invited_by.get(one.name) in self.stage.left
+            if inside != (one.node in known) or not (inside or excused):
                 found.append(f"{one.name} does not belong")
         for one in others:
             book = one.core.foundation.book

@@ -41,6 +41,8 @@ class Stage:
         self.creating: dict[str, None] = {}
         self.left: dict[str, None] = {}
         """The computers that left for good."""
+        self.invited_by: dict[str, str] = {}
+        """By whose computer those that joined later were invited."""
         self.out_of_the_group = False
         """Whether somebody asked for a computer or a member to be taken out."""
         self.acts: dict[str, int] = {}
@@ -217,6 +219,7 @@ class Stage:
         person = self.group.owner(inviter) if own else None
         contribution = gives.applied_to(self.gave(inviter))
         joiner = self.group.prepare_join(asked.result.text, contribution, person=person, name=name)
+        self.invited_by[name] = inviter.name
         self.note(joiner)
         joiner.start()
 

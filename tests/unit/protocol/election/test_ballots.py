@@ -61,6 +61,14 @@ def test_floors_never_sink_whatever_comes_and_whenever_the_node_restarts(
         assert floors.pledged(SERVICE) >= floors.obeyed(SERVICE)
 
 
+def test_what_was_forgotten_while_it_was_written_stays_forgotten() -> None:
+    floors = BallotFloors("obeyed-ballot/", Durable({}, {}))
+    assert floors.raise_to(SERVICE, ballot(3)) is not None
+    assert floors.forget(SERVICE) is not None
+    floors.persisted(SERVICE, ballot(3))
+    assert floors.obeyed(SERVICE) == floors.pledged(SERVICE) == NO_BALLOT
+
+
 def test_floors_of_two_purposes_do_not_mix_and_are_forgotten() -> None:
     disk = Durable({}, {})
     obeyed = BallotFloors("obeyed-ballot/", disk)

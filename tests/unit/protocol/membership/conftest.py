@@ -94,6 +94,8 @@ class Node:
         self.concluded: list[AdmissionConclusion] = []
         self.dialled: list[NodeId] = []
         self.notices: list[str] = []
+        self.ahead_s = 0.0
+        """How far its wall clock is ahead, when messages arrive."""
         self.admission = Admission(
             self.identity, world.config, self.outbox, self.membership, self.book, start, lambda: self.admits
         )
@@ -210,7 +212,8 @@ class World:
         while self.queue:
             sender, to, message = self.queue.pop(0)
             receiver = self.nodes[to]
-            receiver.conclude(receiver.admission.message(sender, message, self.now))
+            now = Instant(self.now.boot_s, self.now.wall_s + receiver.ahead_s)
+            receiver.conclude(receiver.admission.message(sender, message, now))
 
     def wait(self, seconds: float) -> None:
         """Let time pass: timers and messages."""

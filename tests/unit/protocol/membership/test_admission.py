@@ -245,7 +245,23 @@ def test_refusals_of_joins(world: Any) -> None:
         codes[name] = refused.code
         assert ada.membership.node(joiner.id) is None
         assert not ada.admission.accepted(joiner.id)
-    assert codes == {"expired": "ticket_expired", "used": "ticket_used", "unknown": "ticket_unknown"}
+    assert codes == {"expired": "clocks_differ", "used": "ticket_used", "unknown": "ticket_unknown"}
+
+
+def test_a_wrong_clock_keeps_nobody_out_while_another_computer_lets_in(world: Any) -> None:
+    ada = world.found()
+    bob = world.stranger("bob", ada.identity.group)
+    bob.join(ada.invite(), ada)
+    world.settle()
+    assert bob.of(Joined)
+    ticket = ada.invite()
+    world.settle()
+    bob.ahead_s = 30 * 86400.0
+    carol = world.stranger("carol", ada.identity.group)
+    carol.join(ticket, bob, ada)
+    world.settle()
+    world.wait(5.0)
+    assert carol.of(Joined) and not carol.of(JoinRefused)
 
 
 def test_a_claim_of_another_node_or_with_a_wrong_signature_is_refused(world: Any) -> None:
