@@ -29,10 +29,14 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "not_owner": 403,
     "name_taken": 409,
     "busy": 503,
+    "not_ready": 503,
     "timeout": 504,
     "disk_full": 507,
+    "quota_reached": 507,
 }
 """The HTTP status of an error's code; every other code is a 400."""
+WRITE_ERRORS: Final = ("quota_reached", "not_ready", "busy", "timeout")
+"""Errors of every route that writes a record: what the group remembers has a bound per computer, and waits for its first meeting."""
 QUERY_METHODS: Final = ("GET", "DELETE")
 
 
