@@ -55,6 +55,8 @@ STATUS_OF_CODE: Final = {
     "changed_meanwhile": 412,
     "busy": 429,
     "too_long": 413,
+    "not_ready": 503,
+    "quota_reached": 507,
 }
 
 B = TypeVar("B", bound=Wire)

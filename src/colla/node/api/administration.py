@@ -22,7 +22,7 @@ from colla.agents.requests import ModifyService, Request, Written
 from colla.client import types
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId
-from colla.node.api.routes import Call, Route
+from colla.node.api.routes import WRITE_ERRORS, Call, Route
 from colla.protocol.membership.bodies import Ticket
 from colla.protocol.membership.grounds import role_to_invite
 from colla.protocol.membership.resolver import TicketStanding
@@ -161,7 +161,7 @@ async def _delegate(call: Call[types.DelegatesRequest]) -> types.ChangedAnswer:
     return await _change(call, NameDelegates(call.service().id, members))
 
 
-_CHANGING = ("not_found", "not_allowed", "busy", "timeout")
+_CHANGING = ("not_found", "not_allowed", *WRITE_ERRORS)
 _ENDING = (*_CHANGING, "last_administrator")
 _NAMING = (*_CHANGING, "bad_name", "name_taken", "no_change")
 
@@ -215,20 +215,20 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         "Call a service otherwise; it stays the same service.",
         _rename_service,
         types.NameRequest,
-        ("not_found", "not_owner", "guest", "bad_name", "name_taken", "no_change", "busy", "timeout"),
+        ("not_found", "not_owner", "guest", "bad_name", "name_taken", "no_change", *WRITE_ERRORS),
     ),
     _post(
         "services/{name}/owner",
         "Take a service over, or give it to another member.",
         _adopt,
         types.OwnerRequest,
-        ("not_found", "not_owner", "guest", "busy", "timeout"),
+        ("not_found", "not_owner", "guest", *WRITE_ERRORS),
     ),
     _post(
         "services/{name}/delegates",
         "Name the members who may change a service beside its owner.",
         _delegate,
         types.DelegatesRequest,
-        ("not_found", "not_owner", "guest", "too_many_delegates", "busy", "timeout"),
+        ("not_found", "not_owner", "guest", "too_many_delegates", *WRITE_ERRORS),
     ),
 )

@@ -29,7 +29,7 @@ from colla.client import types
 from colla.model.errors import CollaError
 from colla.model.ids import KEY_BYTES, RANDOM_ID_BYTES, MemberId, parse_hex
 from colla.node import people
-from colla.node.api.routes import Call, Route
+from colla.node.api.routes import WRITE_ERRORS, Call, Route
 from colla.protocol.messaging.bodies import KIND_DELIVERED, KIND_READ
 from colla.protocol.messaging.mailbox import Received
 
@@ -242,8 +242,6 @@ def _json(data: bytes) -> Any:
         return None
 
 
-_WRITING = ("busy", "timeout")
-
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(
         "GET",
@@ -260,7 +258,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _send,
         types.SendAnswer,
         types.SendRequest,
-        ("not_found", "bad_usage", "empty_message", "too_large", "too_many_recipients", *_WRITING),
+        ("not_found", "bad_usage", "empty_message", "too_large", "too_many_recipients", *WRITE_ERRORS),
     ),
     Route(
         "GET",
@@ -277,7 +275,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _mark_read,
         types.MarkReadAnswer,
         types.MarkReadRequest,
-        _WRITING,
+        WRITE_ERRORS,
     ),
     Route(
         "GET",
@@ -295,7 +293,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _publish,
         types.PublishAnswer,
         types.PublishRequest,
-        ("bad_topic", "too_large", *_WRITING),
+        ("bad_topic", "too_large", *WRITE_ERRORS),
     ),
     Route(
         "GET",

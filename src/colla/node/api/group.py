@@ -9,7 +9,7 @@ from colla.client import types
 from colla.model.ids import MemberId
 from colla.node import reports
 from colla.node.api.administration import member_called
-from colla.node.api.routes import Call, Route
+from colla.node.api.routes import WRITE_ERRORS, Call, Route
 from colla.node.api.services import locate_all
 from colla.protocol.membership.tickets import read_ticket
 
@@ -48,6 +48,6 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _invite,
         types.InviteAnswer,
         types.InviteRequest,
-        ("not_allowed", "not_found", "bad_role", "bad_uses", "bad_expiry", "no_address"),
+        ("not_allowed", "not_found", "bad_role", "bad_uses", "bad_expiry", "no_address", *WRITE_ERRORS),
     ),
 )

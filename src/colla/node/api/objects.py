@@ -8,7 +8,7 @@ from typing import Any, Final
 from colla.client import types
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, ObjectId
-from colla.node.api.routes import Call, Route, object_id
+from colla.node.api.routes import WRITE_ERRORS, Call, Route, object_id
 from colla.node.files import GetOrder, PutOrder, Transfer, is_left_out
 from colla.protocol.naming.names import NOTHING, Entry, Version
 
@@ -218,7 +218,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _put,
         types.PutAnswer,
         types.PutRequest,
-        ("not_found", "disk_full", "name_taken", "not_allowed"),
+        ("not_found", "disk_full", "name_taken", "not_allowed", *WRITE_ERRORS),
     ),
     Route(
         "DELETE",
@@ -227,7 +227,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _remove,
         types.NamedAnswer,
         types.RemoveRequest,
-        ("not_found", "name_taken", "not_allowed"),
+        ("not_found", "name_taken", "not_allowed", *WRITE_ERRORS),
     ),
     Route(
         "POST",
@@ -254,7 +254,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _share,
         types.NamedAnswer,
         types.ShareRequest,
-        ("not_found",),
+        ("not_found", *WRITE_ERRORS),
     ),
     Route(
         "POST",

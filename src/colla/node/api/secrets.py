@@ -10,7 +10,7 @@ from colla.model.errors import CollaError
 from colla.model.ids import NodeId
 from colla.model.secret import Hidden, SealedSecret
 from colla.model.service import Service
-from colla.node.api.routes import Call, Route
+from colla.node.api.routes import WRITE_ERRORS, Call, Route
 
 NOTHING_EXECUTED: Final = "static"
 """The kind of environment of which no program could read a secret."""
@@ -57,7 +57,7 @@ def _report(call: Call[Any], secret: SealedSecret, needed: tuple[str, ...]) -> t
     )
 
 
-_CHANGING = ("not_found", "not_owner", "guest", "busy", "timeout")
+_CHANGING = ("not_found", "not_owner", "guest", *WRITE_ERRORS)
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(

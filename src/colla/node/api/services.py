@@ -22,7 +22,7 @@ from colla.model.ids import MemberId
 from colla.model.secret import SECRET_USE, check_secret_names
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, Service, Specification
 from colla.node import reports
-from colla.node.api.routes import Call, Route, object_id
+from colla.node.api.routes import WRITE_ERRORS, Call, Route, object_id
 
 
 async def locate_all(call: Call[Any]) -> None:
@@ -170,7 +170,7 @@ def _specification(body: types.DeployRequest) -> Specification:
     )
 
 
-_WRITING = ("not_found", "not_owner", "busy", "timeout")
+_WRITING = ("not_found", "not_owner", *WRITE_ERRORS)
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route("GET", "services", "All existing services.", _services, tuple[types.ServiceReport, ...]),
@@ -181,7 +181,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
         _deploy,
         types.WrittenAnswer,
         types.DeployRequest,
-        ("bad_replicas", "bad_secret_name", "too_many_secrets", "not_owner", "busy", "timeout"),
+        ("bad_replicas", "bad_secret_name", "too_many_secrets", "not_owner", *WRITE_ERRORS),
     ),
     Route(
         "GET",
