@@ -34,7 +34,7 @@ CONTRIBUTION = {
     "environments": "What may run: `static`, `process`.",
     "members": "Whose services may run here: names or ids of members; empty means everybody's.",
     "own_only": "Only the member's own services run here.",
-    "unsandboxed": "Let `process` run programs without a sandbox where bubblewrap is missing. Dangerous.",
+    "unsandboxed": "Let `process` run programs without a sandbox where neither bubblewrap nor Landlock works. Dangerous.",
     "replicas_max": "At most so many replicas.",
     "labels": "Pairs such as `site=home`: replicas spread over sites, and services can ask for labels.",
     "gateway": "`ADDRESS:PORT` where everybody reaches public services; empty means that there is no such door.",
