@@ -77,9 +77,11 @@ async def asked(computer: Computer, service: str, path: str) -> tuple[int, str]:
 
 async def both_answer(computer: Computer) -> bool:
     status, page = await asked(computer, "garden", "/")
+    planted, beds = await asked(computer, "garden", "/beds.txt")
     rolled, number = await asked(computer, "dice", "/cgi-bin/roll")
-    if status != 200 or rolled != 200:
+    if status != 200 or planted != 200 or rolled != 200:
         return False
+    assert "tomatoes" in beds, "configs of the Compose file are there"
     assert "Who waters it today?" in page
     assert 1 <= int(number) <= 20
     return True

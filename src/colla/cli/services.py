@@ -126,11 +126,15 @@ async def _deploy(
     with out.progress(f"{plan.request.name}: {plan.recognised}; storing its files") as progress:
         before = await _existing(client, plan.request.name)
         # Unpacking an archive takes a while, and nobody else waits for this loop.
-        with staged(
-            plan.path, plan.packages, lambda text: progress.update(f"{plan.request.name}: {text}")
-        ) as ready:
+
+        def tell(text: str) -> None:
+            progress.update(f"{plan.request.name}: {text}")
+
+        with staged(plan.path, plan.packages, tell, plan.files) as ready:
             if ready.note:
                 out.note(ready.note)
+            if ready.warning:
+                out.warn(ready.warning)
             stored = await client.put(ready.folder)
         progress.update(f"{plan.request.name}: telling the group")
         held = before.replicas_wanted if before is not None else None

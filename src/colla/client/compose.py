@@ -15,15 +15,16 @@ from typing import Any, Final
 
 import msgspec
 
+from colla.client.compose_configs import BadConfig, read_configs
+from colla.client.compose_file import OWN_KEY, ComposeFile, bad_compose, read_file
 from colla.client.deploying import CONTAINER, NOTHING_SAID, DeployPlan, Said
+from colla.client.images import AddedFile
 from colla.client.types import DeployRequest
 from colla.model.errors import CollaError
 from colla.model.secret import check_secret_names
 from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-FILE_BYTES_MAX: Final = 1 << 20
-SERVICES_MAX: Final = 64
 HANDLED: Final = frozenset(
     [
         "image",
@@ -42,6 +43,7 @@ HANDLED: Final = frozenset(
         "pids_limit",
         "scale",
         "secrets",
+        "configs",
     ]
 )
 ANYWAY: Final = {
@@ -61,12 +63,22 @@ ANYWAY: Final = {
 REFUSED: Final = {
     "volumes": "a replica keeps nothing: its files vanish with it. Use the group's objects, or a database outside",
     "networks": "services have no network between them: name those that it needs in `x-colla: {uses: [NAME]}`",
-    "configs": "put the files into the image",
     "env_file": "write its variables under `environment`, and secrets with `colla secret set`",
 }
 """Keys with an answer of their own; others are refused as unknown."""
+UNKNOWN: Final = "colla has nothing like it"
 SHELL: Final = ("/bin/sh", "-c")
-HEALTH_KEYS: Final = frozenset(["test", "disable", "interval", "timeout", "retries", "start_period"])
+OWN_KEYS: Final = frozenset(["uses", "public", "domains", "labels"])
+START_INTERVAL: Final = "start_interval"
+HEALTH_KEYS: Final = frozenset(
+    ["test", "disable", "interval", "timeout", "retries", "start_period", START_INTERVAL]
+)
+DEPLOY_KEYS: Final = frozenset(["replicas", "resources", "mode"])
+DECIDED: Final = frozenset(
+    ["endpoint_mode", "labels", "placement", "restart_policy", "rollback_config", "update_config"]
+)
+"""Below `deploy`: what colla decides itself."""
+LIMIT_KEYS: Final = frozenset(["cpus", "memory", "pids"])
 FAILURES_MAX: Final = 1000
 SECRETS_FOLDER: Final = "/run/secrets/"
 FILE_SUFFIX: Final = "_FILE"
@@ -98,14 +110,11 @@ def read_compose(path: Path, said: Said = NOTHING_SAID) -> tuple[ComposeService,
 
     Raises `CollaError`: `bad_compose` (with the line), `compose_unsupported` (names every key), `bad_name`, `not_installed`.
     """
-    document = _load(path)
-    services = document.get("services")
-    if not isinstance(services, dict) or not services or len(services) > SERVICES_MAX:
-        raise _bad(path, f"it must have 1 to {SERVICES_MAX} `services`")
-    problems = [f"{key}: {REFUSED[key]}" for key in ("configs",) if document.get(key)]
+    file = read_file(path)
+    problems = list(file.problems)
     read = []
-    for name in _in_order(path, services):
-        service = _Service(path, str(name), services[name])
+    for name in file.order:
+        service = _Service(file, str(name), file.services[name])
         read.append(service.read(said))
         problems += service.problems
     if problems:
@@ -114,59 +123,17 @@ def read_compose(path: Path, said: Said = NOTHING_SAID) -> tuple[ComposeService,
             f"{path} asks for what colla cannot give:\n  " + "\n  ".join(problems),
             "Take these out of the file, or deploy the image by itself: podman save, then colla deploy.",
         )
-    return tuple(read)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError:
-        raise CollaError(
-            "not_installed", "Compose files need PyYAML.", "pip install 'colla[container]'"
-        ) from None
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            raise _bad(path, "it is too long")
-        found = yaml.safe_load(data)
-    except OSError as error:
-        raise _bad(path, f"it cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise _bad(path, " ".join(str(error).split())) from None
-    if not isinstance(found, dict):
-        raise _bad(path, "it has no `services`")
-    return found
-
-
-def _in_order(path: Path, services: dict[Any, Any]) -> list[Any]:
-    """Those that others depend on come first. Raises `CollaError` for a circle or an unknown name."""
-    waiting = {name: _dependencies(service) for name, service in services.items()}
-    done: list[Any] = []
-    while waiting:
-        ready = [name for name, needs in waiting.items() if all(need in done for need in needs)]
-        unknown = [need for needs in waiting.values() for need in needs if need not in services]
-        if unknown or not ready:
-            what = f"no service is called {unknown[0]}" if unknown else "its depends_on go in a circle"
-            raise _bad(path, what)
-        done += ready
-        for name in ready:
-            del waiting[name]
-    return done
-
-
-def _dependencies(service: Any) -> list[Any]:
-    needs = service.get("depends_on", []) if isinstance(service, dict) else []
-    return list(needs) if isinstance(needs, list | dict) else []
+    first = msgspec.structs.replace(read[0], notes=(*file.notes, *read[0].notes))
+    return (first, *read[1:])
 
 
 class _Service:
     """Translates one service; what cannot be translated is collected in `problems`."""
 
-    def __init__(self, path: Path, name: str, content: Any) -> None:
+    def __init__(self, file: ComposeFile, name: str, content: Any) -> None:
         if not isinstance(content, dict):
-            raise _bad(path, f"the service {name} has no content")
-        self._path = path
+            raise bad_compose(file.path, f"the service {name} has no content")
+        self._file = file
         self._name = name
         self._content = content
         self.problems: list[str] = []
@@ -174,7 +141,7 @@ class _Service:
 
     def read(self, said: Said) -> ComposeService:
         content = self._content
-        own = content.get("x-colla") or {}
+        own = content.get(OWN_KEY) or {}
         self._look_at_keys()
         limits, replicas = self._deploy()
         environment, secrets = self._secrets(self._environment())
@@ -204,7 +171,9 @@ class _Service:
             processes=limits.processes,
             labels=self._labels(),
         )
-        plan = DeployPlan(self._path, f"a service of {self._path.name}", request, replicas is not None)
+        path = self._file.path
+        recognised = f"a service of {path.name}"
+        plan = DeployPlan(path, recognised, request, replicas is not None, files=self._configs())
         return ComposeService(self._image(), plan, tuple(self.notes))
 
     def _refuse(self, key: str, why: str) -> None:
@@ -217,7 +186,32 @@ class _Service:
             if key in ANYWAY:
                 self.notes.append(f"{self._name}.{key}: {ANYWAY[key]}")
             else:
-                self._refuse(str(key), REFUSED.get(str(key), "colla has nothing like it"))
+                self._refuse(str(key), REFUSED.get(str(key), UNKNOWN))
+        self._look_within(OWN_KEY, self._content.get(OWN_KEY), OWN_KEYS)
+        self._look_within("healthcheck", self._content.get("healthcheck"), HEALTH_KEYS)
+        if self._content.get("depends_on"):
+            self.notes.append(
+                f"{self._name}.depends_on: it is deployed after those, and waits for none of them later"
+            )
+
+    def _look_within(self, key: str, found: Any, known: frozenset[str]) -> None:
+        """Refuse what stands below a key and is not known there."""
+        for each in found if isinstance(found, dict) else ():
+            if each not in known:
+                self._refuse(f"{key}.{each}", UNKNOWN)
+
+    def _configs(self) -> tuple[AddedFile, ...]:
+        used = self._content.get("configs")
+        try:
+            files = tuple(read_configs(self._file.path.parent, self._file.configs, used)) if used else ()
+        except BadConfig as why:
+            self._refuse("configs", str(why))
+            return ()
+        if files:
+            self.notes.append(
+                f"{self._name}.configs: they become a part of its image, which every member of the group can read"
+            )
+        return files
 
     def _image(self) -> str:
         image = self._content.get("image")
@@ -286,7 +280,10 @@ class _Service:
         """Where the program listens inside: the target of the one port that it publishes or exposes."""
         targets: list[int] = []
         for entry in [*(self._content.get("ports") or []), *(self._content.get("expose") or [])]:
-            text = str(entry.get("target", "")) if isinstance(entry, dict) else str(entry).rpartition(":")[2]
+            if isinstance(entry, dict):
+                text = f"{entry.get('target', '')}/{entry.get('protocol', 'tcp')}"
+            else:
+                text = str(entry).rpartition(":")[2]
             number, _, kind = text.partition("/")
             if kind not in ("", "tcp") or not number.isdigit():
                 self._refuse("ports", f"{entry!r} is not one TCP port")
@@ -311,9 +308,9 @@ class _Service:
         if not (isinstance(failures_max, int) and 1 <= failures_max <= FAILURES_MAX):
             self._refuse("healthcheck.retries", f"1 to {FAILURES_MAX} are possible")
             failures_max = default.failures_max
-        for key in check.keys() - HEALTH_KEYS:
+        if START_INTERVAL in check:
             self.notes.append(
-                f"{self._name}.healthcheck.{key}: a replica that is not ready yet is checked often anyway"
+                f"{self._name}.healthcheck.{START_INTERVAL}: a replica that is not ready yet is checked often anyway"
             )
         path = self._path_asked(words, port)
         if path:
@@ -328,10 +325,10 @@ class _Service:
         )
 
     def _health_words(self, test: Any) -> tuple[str, ...]:
-        """The command, to be run in the container; nothing for `NONE`. Compose writes a dollar sign twice."""
+        """The command, to be run in the container; nothing for `NONE`."""
         if isinstance(test, str) and test:
-            return (*SHELL, test.replace("$$", "$"))
-        match [str(word).replace("$$", "$") for word in test] if isinstance(test, list) else []:
+            return (*SHELL, test)
+        match [str(word) for word in test] if isinstance(test, list) else []:
             case ["NONE"]:
                 return ()
             case ["CMD", first, *rest] if first:
@@ -357,12 +354,17 @@ class _Service:
     def _deploy(self) -> tuple[Limits, int | None]:
         deploy = self._content.get("deploy") or {}
         for key in deploy:
-            if key not in ("replicas", "resources", "mode", "labels"):
+            if key in DECIDED:
                 self.notes.append(f"{self._name}.deploy.{key}: colla decides that itself")
+        self._look_within("deploy", deploy, DEPLOY_KEYS | DECIDED)
         if deploy.get("mode", "replicated") != "replicated":
             self._refuse("deploy.mode", "only `replicated` can be kept")
-        limits = (deploy.get("resources") or {}).get("limits") or {}
-        if (deploy.get("resources") or {}).get("reservations"):
+        resources = deploy.get("resources") or {}
+        self._look_within("deploy.resources", resources, frozenset(["limits", "reservations"]))
+        limits, reserved = resources.get("limits") or {}, resources.get("reservations")
+        self._look_within("deploy.resources.limits", limits, LIMIT_KEYS)
+        self._look_within("deploy.resources.reservations", reserved, LIMIT_KEYS)
+        if reserved:
             self.notes.append(f"{self._name}.deploy.resources.reservations: the limits are reserved")
         default = Limits()
         cpus = limits.get("cpus", self._content.get("cpus"))
@@ -393,7 +395,7 @@ class _Service:
             self.notes.append(
                 f"{self._name}.labels: labels say here where a service may run; these are left out"
             )
-        own = self._content.get("x-colla") or {}
+        own = self._content.get(OWN_KEY) or {}
         return {str(name): str(value) for name, value in (own.get("labels") or {}).items()}
 
     def _seconds(self, key: str, said: Any, default: float) -> float:
@@ -412,10 +414,6 @@ def _size(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is no amount of memory, as 512M")
     return int(float(found[1]) * _UNITS[found[2].lower()])
-
-
-def _bad(path: Path, why: str) -> CollaError:
-    return CollaError("bad_compose", f"{path} is not right: {why}.", "Correct it, then deploy it again.")
 
 
 def describe(services: tuple[ComposeService, ...]) -> Iterator[str]:

@@ -19,7 +19,8 @@ import msgspec
 
 from colla.client.folder_content import NOTHING, Content, read_content
 from colla.client.images import SUFFIXES as IMAGE_SUFFIXES
-from colla.client.staging import MODULE_SUFFIX
+from colla.client.images import AddedFile
+from colla.client.staging import LOST, MODULE_SUFFIX
 from colla.client.types import DeployRequest
 from colla.client.wheels import PackagesWanted, PythonSettings, packages_wanted
 from colla.model.errors import CollaError
@@ -113,6 +114,8 @@ class DeployPlan(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     packages: PackagesWanted | None = None
     """The Python packages that have to travel with it."""
+    files: tuple[AddedFile, ...] = ()
+    """What an image shall have besides its own files."""
 
     def request_for(
         self, object_id: str, object_bytes: int, replicas_held: int | None = None
@@ -401,10 +404,7 @@ def _not_recognised(path: Path, content: Content, environment: str) -> CollaErro
 def _warnings(path: Path, content: Content, environment: str) -> Iterator[str]:
     if environment == PROCESS and content.databases:
         names = _some(content.databases)
-        yield (
-            f"SQLite: {names}. What the service writes there is lost: a replica's files vanish with it, and each "
-            "replica has its own. This version has no place for data that must last."
-        )
+        yield f"SQLite: {names}. {LOST}"
     if environment == STATIC and content.databases:
         yield f"SQLite: {_some(content.databases)}. Everybody who may read the site can fetch it."
     if content.private:

@@ -2,16 +2,18 @@
 
 The result is a folder with `manifest.json` and the image's configuration and layers named by their SHA-256, so that images which share
 layers share what travels and what is stored. Names and tags are left behind. Nothing of the archive is trusted: every file is
-named by what it contains, and nothing is written but under such a name.
+named by what it contains, and nothing is written but under such a name. Further files become a layer on top.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import posixpath
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import msgspec
 
@@ -56,6 +58,16 @@ class _Manifest(msgspec.Struct):
     layers: list[_Descriptor]
 
 
+class AddedFile(msgspec.Struct, frozen=True):
+    """A file that the image shall have besides its own: where, from its root on, what, and whose."""
+
+    path: str
+    data: bytes
+    mode: int
+    user: int = 0
+    group: int = 0
+
+
 def unpack_image(archive: Path, folder: Path) -> None:
     """Write the archive's one image into the empty `folder`. Raises `CollaError("bad_image")`."""
     try:
@@ -70,6 +82,62 @@ def unpack_image(archive: Path, folder: Path) -> None:
         raise _bad(archive, f"it cannot be read ({error})") from None
     except OSError as error:
         raise CollaError("bad_image", f"{archive} cannot be unpacked: {error}.", HOW) from None
+
+
+def add_files(folder: Path, files: Sequence[AddedFile]) -> None:
+    """Put a layer with the files on top of the unpacked image. Raises `CollaError("bad_image")`.
+
+    The same files make the same layer, so that an image that did not change does not travel again.
+    """
+    (entry,) = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=list[_Saved])
+    about = _configuration(folder, entry)
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for file in files:
+            member = tarfile.TarInfo(file.path.lstrip("/"))
+            member.size, member.mode, member.uid, member.gid = (
+                len(file.data),
+                file.mode,
+                file.user,
+                file.group,
+            )
+            archive.addfile(member, io.BytesIO(file.data))
+    rootfs = about.get("rootfs")
+    digests = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(digests, list) or len(entry.layers) >= LAYERS_MAX:
+        raise _bad(folder, "its configuration names no layers, or too many for one more")
+    name = _keep(folder, layer.getvalue())
+    digests.append(f"sha256:{name.rpartition('/')[2]}")
+    if isinstance(about.get("history"), list):
+        about["history"].append({"created_by": "colla deploy: configs of the Compose file"})
+    config = _keep(folder, msgspec.json.encode(about))
+    (folder / entry.config).unlink()
+    saved = {"Config": config, "RepoTags": None, "Layers": [*entry.layers, name]}
+    (folder / "manifest.json").write_bytes(msgspec.json.encode([saved]))
+
+
+def volumes(folder: Path) -> tuple[str, ...]:
+    """Where the unpacked image keeps what shall outlive a container: what each replica here loses. Raises `CollaError`."""
+    (entry,) = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=list[_Saved])
+    config = _configuration(folder, entry).get("config")
+    kept = config.get("Volumes") if isinstance(config, dict) else None
+    return tuple(sorted(map(str, kept))) if isinstance(kept, dict) else ()
+
+
+def _configuration(folder: Path, entry: _Saved) -> dict[str, Any]:
+    path = folder / entry.config
+    try:
+        if path.stat().st_size > META_BYTES_MAX:
+            raise _bad(folder, "its configuration is too long")
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise _bad(folder, f"its configuration is not right ({error})") from None
+
+
+def _keep(folder: Path, data: bytes) -> str:
+    name = f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    (folder / name).write_bytes(data)
+    return name
 
 
 class _Unpacking:

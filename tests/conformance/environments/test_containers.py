@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import oci
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 from container_bench import Bench, own_podman
 
+from colla.client.images import AddedFile, add_files
 from colla.environments.folders import Place
 from colla.environments.protocol import EnvironmentFault, HealthCheck
 
@@ -41,12 +43,15 @@ async def asked(place: Place, path: str = "/") -> tuple[int, str]:
 
 async def test_an_image_serves(bench: Bench) -> None:
     spec = bench.spec(SITE, {"www/index.html": b"from a container"}, health=HealthCheck(start_period_s=60.0))
+    added = AddedFile("/www/sub/note.html", b"from a config", 0o444)
+    add_files(Path(spec.artifact), [added])
     progress = [line async for line in bench.driver.prepare(spec.artifact)]
     assert progress[-1].done
     replica, place = await bench.launch(spec)
     async with asyncio.timeout(60.0):
         await replica.until_listening()
     assert await asked(place) == (200, "from a container")
+    assert await asked(place, "/sub/note.html") == (200, "from a config")
     assert replica.stats().memory_bytes
     record = place.read()
     assert record is not None

@@ -9,6 +9,7 @@ import pytest
 
 from colla.client.compose import describe, is_compose_file, read_compose
 from colla.client.deploying import Said
+from colla.client.images import AddedFile
 from colla.model.errors import CollaError
 
 SHOP = """
@@ -103,6 +104,16 @@ def test_what_the_caller_says(tmp_path: Path) -> None:
         ("deploy: {replicas: 0}", "web.deploy.replicas"),
         ("deploy: {resources: {limits: {memory: lots}}}", "no amount of memory"),
         ("stop_grace_period: soon", "is no time"),
+        ("ports: [{target: 53, protocol: udp}]", "is not one TCP port"),
+        ("healthcheck: {test: a, on_failure: kill}", "web.healthcheck.on_failure: colla has nothing like it"),
+        ("deploy: {gpus: 1}", "web.deploy.gpus: colla has nothing like it"),
+        ("deploy: {resources: {limits: {disk: 1G}}}", "web.deploy.resources.limits.disk"),
+        ("deploy: {resources: {reservations: {devices: []}}}", "web.deploy.resources.reservations.devices"),
+        ("x-colla: {use: [stock]}", "web.x-colla.use: colla has nothing like it"),
+        ("command: serve $FOLDER", "web.command: $FOLDER has no value here"),
+        ("environment: {A: '${A:?say it}'}", "web.environment.A: ${A:?say it} has no value here"),
+        ("labels: ['a=${A:-${B:-c}}']", "web.labels: a variable within a variable"),
+        ("configs: [page]", "web.configs: no config is called 'page'"),
     ],
 )
 def test_what_is_refused_by_name(tmp_path: Path, more: str, named: str) -> None:
@@ -159,10 +170,77 @@ def test_secrets_become_variables(tmp_path: Path) -> None:
     assert any("colla secret set web MAIL" in note for note in web.notes)
 
 
+def test_variables_have_their_defaults_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAG", "mine")
+    text = "services:\n  web: {image: 'shop:${TAG:-1}', command: 'pay ${COST-5}$$', environment: {A: '${A:-}'}}\n"
+    (web,) = read_compose(write(tmp_path, text + "x-other: {a: $NOT}\n"))
+    assert (web.image, web.plan.request.command, web.plan.request.env) == ("shop:1", ("pay", "5$"), {"A": ""})
+    assert "web.image: ${TAG:-1} is '1': nothing is taken from your shell or an .env" in web.notes
+
+
+def test_what_others_are_needed_for(tmp_path: Path) -> None:
+    jobs = "services:\n  web: {image: i, depends_on: {db: {condition: CONDITION}, log: {required: false}}}\n  db: {image: d}\n"
+    db, web = read_compose(write(tmp_path, jobs.replace("CONDITION", "service_healthy")))
+    assert db.plan.request.name == "db"
+    assert any(note.startswith("web.depends_on: ") for note in web.notes)
+    message = refusal(tmp_path, jobs.replace("CONDITION", "service_completed_successfully")).message
+    assert "web.depends_on.db: a service runs on and on" in message
+
+
+def test_what_stands_at_the_top_is_said(tmp_path: Path) -> None:
+    text = service("restart: always") + "networks: {inner: }\nvolumes: {data: }\nversion: '3'\n"
+    notes = list(describe(read_compose(write(tmp_path, text))))
+    assert [note.partition(":")[0] for note in notes] == ["networks", "volumes", "version", "web.restart"]
+
+
+CONFIGS = """
+configs:
+  page: {file: page.html}
+  settings: {content: "colour=${COLOUR:-red}"}
+"""
+
+
+def test_configs_become_files_of_the_image(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_bytes(b"hello")
+    detailed = "{source: settings, target: /etc/shop.conf, mode: 0640, uid: '103', gid: '104'}"
+    (web,) = read_compose(write(tmp_path, service(f"configs: [page, {detailed}]") + CONFIGS))
+    assert web.plan.files == (
+        AddedFile("/page", b"hello", 0o444),
+        AddedFile("/etc/shop.conf", b"colour=red", 0o640, 103, 104),
+    )
+    assert any(note.startswith("web.configs: ") and "every member" in note for note in web.notes)
+
+
+@pytest.mark.parametrize(
+    ("use", "declared", "why"),
+    [
+        ("c", "{file: missing.txt}", "cannot be read"),
+        ("c", "{external: true}", "nothing like 'external'"),
+        ("c", "{environment: SETTINGS}", "nothing like 'environment'"),
+        ("c", "{name: c}", "neither `file` nor `content`"),
+        ("{source: c, target: settings}", "{content: a}", "no whole path"),
+        ("{source: c, target: /etc/../../settings}", "{content: a}", "no whole path"),
+        ("{source: c, target: /run/settings}", "{content: a}", "would not be seen"),
+        ("{source: c, mode: rw}", "{content: a}", "'rw' is no mode"),
+        ("{source: c, uid: 70000}", "{content: a}", "70000 is no uid"),
+    ],
+)
+def test_configs_that_cannot_be_given(tmp_path: Path, use: str, declared: str, why: str) -> None:
+    error = refusal(tmp_path, service(f"configs: [{use}]") + f"configs:\n  c: {declared}\n")
+    assert "web.configs: " in error.message
+    assert why in error.message
+
+
+def test_configs_are_small(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(700 << 10))
+    text = service("configs: [a, b]") + "configs:\n  a: {file: large}\n  b: {file: large}\n"
+    assert "1 MiB" in refusal(tmp_path, text).message
+
+
 def test_everything_refused_is_named_at_once(tmp_path: Path) -> None:
-    text = service("volumes: [a:/a]\n    devices: [/dev/x]") + "configs:\n  c: {file: c.txt}\n"
+    text = service("volumes: [a:/a]\n    devices: [/dev/x]") + "include: [other.yaml]\n"
     message = refusal(tmp_path, text).message
-    assert all(word in message for word in ("web.volumes", "web.devices", "configs"))
+    assert all(word in message for word in ("web.volumes", "web.devices", "include"))
 
 
 def test_an_image_has_to_be_there(tmp_path: Path) -> None:
@@ -181,6 +259,8 @@ def test_an_image_has_to_be_there(tmp_path: Path) -> None:
         ("services:\n  web:\n", "has no content"),
         ("services:\n  a: {image: i, depends_on: [b]}\n  b: {image: i, depends_on: [a]}\n", "circle"),
         ("services:\n  a: {image: i, depends_on: [c]}\n", "no service is called c"),
+        ("services:\n  a: {image: i, labels: &x [*x]}\n", "too much"),
+        ("services: {a: {image: i}}\nconfigs: [c]\n", "has to name things"),
     ],
 )
 def test_files_that_are_not_right(tmp_path: Path, text: str, why: str) -> None:

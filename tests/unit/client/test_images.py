@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from colla.client.images import unpack_image
+from colla.client.images import AddedFile, add_files, unpack_image, volumes
+from colla.client.staging import staged
 from colla.model.errors import CollaError
 
 LAYER, CONFIG = b"a layer", b'{"architecture": "amd64"}'
@@ -114,3 +115,55 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(b"no archive at all")
     with pytest.raises(CollaError, match="cannot be read"):
         unpack_image(tmp_path / "image.tar", tmp_path)
+
+
+def image_of(folder: Path, about: dict[str, Any]) -> Path:
+    """An archive with one layer and this configuration."""
+    encoded = json.dumps(about).encode()
+    files = {"manifest.json": saved("c.json", "l.tar"), "c.json": encoded, "l.tar": LAYER}
+    return write(folder / "image.tar", files)
+
+
+def test_files_become_a_layer_on_top(tmp_path: Path) -> None:
+    about = {
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:00"]},
+        "history": [{}],
+        "config": {"Cmd": ["a"]},
+    }
+    files = [AddedFile("/etc/shop.conf", b"red", 0o640, 103, 104), AddedFile("/page", b"", 0o444)]
+    names = []
+    for _ in range(2):
+        with staged(image_of(tmp_path, about), files=files) as ready:
+            assert not ready.warning
+            (entry,) = json.loads((ready.folder / "manifest.json").read_bytes())
+            config = json.loads((ready.folder / entry["Config"]).read_bytes())
+            layer = (ready.folder / entry["Layers"][1]).read_bytes()
+            blobs = {path.name for path in (ready.folder / "blobs" / "sha256").iterdir()}
+        names.append(entry["Config"])
+        assert blobs == {path.rpartition("/")[2] for path in (entry["Config"], *entry["Layers"])}
+        assert config["rootfs"]["diff_ids"] == ["sha256:00", f"sha256:{sha(layer)}"]
+        assert len(config["history"]) == 2
+        assert config["config"] == {"Cmd": ["a"]}
+        with tarfile.open(fileobj=io.BytesIO(layer)) as opened:
+            (conf, page) = opened.getmembers()
+            assert (conf.name, conf.mode, conf.uid, conf.gid) == ("etc/shop.conf", 0o640, 103, 104)
+            assert opened.extractfile(conf).read() == b"red"  # type: ignore[union-attr]
+            assert (page.name, page.size) == ("page", 0)
+    assert names[0] == names[1], "the same files make the same image"
+
+
+@pytest.mark.parametrize("about", [{}, {"rootfs": []}, {"rootfs": {"diff_ids": None}}])
+def test_an_image_that_names_no_layers_gets_none(tmp_path: Path, about: dict[str, Any]) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    unpack_image(image_of(tmp_path, about), folder)
+    with pytest.raises(CollaError, match="names no layers"):
+        add_files(folder, [AddedFile("/a", b"", 0o444)])
+
+
+def test_what_an_image_would_lose_is_said(tmp_path: Path) -> None:
+    with staged(image_of(tmp_path, {"config": {"Volumes": {"/var/lib/data": {}}}})) as ready:
+        assert volumes(ready.folder) == ("/var/lib/data",)
+        assert "/var/lib/data" in ready.warning and "lost" in ready.warning
+    with staged(image_of(tmp_path, {"config": None})) as ready:
+        assert not ready.warning
