@@ -52,7 +52,7 @@ ANYWAY: Final = {
     "read_only": "the root of a container is always read-only",
     "cap_drop": "a container never has any capability",
     "security_opt": "a container never gains privileges",
-    "init": "signals reach the program as they are",
+    "init": "a container has a first process that passes signals on wherever the engine brings one",
     "hostname": "services are reached by their names",
     "platform": "the image says which computers it runs on",
     "pull_policy": "nothing is pulled",

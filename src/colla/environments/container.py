@@ -294,6 +294,7 @@ class ContainerDriver:
             group=group.socket,
             ways=group.ways,
             way_lines=tuple(line for line, _ in ways),
+            init=self._engine.has_init,
         )
         env = {CONFIG_VARIABLE: config.encode()}
         inner = runner_spec(spec, "colla.environments.container_runner", env, Limits())

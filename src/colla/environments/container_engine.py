@@ -43,6 +43,17 @@ PROCESSES_DEFAULT: Final = 16384
 DOOR: Final = "/run/colla-group"
 """Where a container finds the folder with the group's socket, as programs in a sandbox do."""
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+PODMAN_INIT: Final = "catatonit"
+PODMAN_FOLDERS: Final = tuple(
+    Path(folder)
+    for folder in (
+        "/usr/libexec/podman",
+        "/usr/lib/podman",
+        "/usr/local/libexec/podman",
+        "/usr/local/lib/podman",
+    )
+)
+"""Where Podman looks for programs of its own besides PATH."""
 _LIMITS: Final[dict[LimitName, str]] = {
     "memory_bytes": "MemoryLimit",
     "cpus": "CpuCfsQuota",
@@ -64,6 +75,7 @@ class Engine:
         self._client = connect(url)
         about: dict[str, Any] = self._client.info()
         self.is_podman = "podman" in str(self._client.version().get("Components", "")).lower()
+        self.has_init = has_init(about, self.is_podman)
         # What an engine says of limits is what the computer's control groups let it enforce.
         self.limits: tuple[LimitName, ...] = (
             *(name for name, key in _LIMITS.items() if about.get(key)),
@@ -259,6 +271,15 @@ def end_service(runtime: RuntimeFolder) -> None:
     (runtime.sockets / SOCKET_NAME).unlink(missing_ok=True)
 
 
+def has_init(about: dict[str, Any], is_podman: bool) -> bool:
+    """Whether the engine can put a first process before a program; one that has none refuses a container that asks for it."""
+    if not is_podman:
+        return bool(about.get("InitBinary"))
+    return shutil.which(PODMAN_INIT) is not None or any(
+        (path / PODMAN_INIT).is_file() for path in PODMAN_FOLDERS
+    )
+
+
 def _within(wanted: int, limit: int) -> int:
     """No more than this process could have itself."""
     hard = resource.getrlimit(limit)[1]
@@ -272,8 +293,12 @@ def creation(
     env: dict[str, str],
     limits: Limits,
     door: Path | None = None,
+    init: bool = False,
 ) -> dict[str, Any]:
-    """What the engine is asked for: nothing may be done but compute, answer, write to a small /tmp, and knock at the group's `door`."""
+    """What the engine is asked for: nothing may be done but compute, answer, write to a small /tmp, and knock at the group's `door`.
+
+    `init` puts a first process before the program, which passes signals on and reaps; only where the engine has one.
+    """
     from docker.types import LogConfig, Mount, Ulimit
 
     files = _within(limits.open_files or OPEN_FILES_DEFAULT, resource.RLIMIT_NOFILE)
@@ -304,6 +329,6 @@ def creation(
         "log_config": LogConfig(type="none"),
         "stdin_open": False,
         "tty": False,
-        "init": shutil.which("catatonit") is not None or "docker" in os.environ.get("DOCKER_HOST", ""),
+        "init": init,
         "detach": True,
     }

@@ -81,6 +81,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's socket behind which the ways lie."""
     way_lines: tuple[str, ...] = ()
     """What each way begins with; the first one's port is `WAYS_PORT`."""
+    init: bool = False
+    """Whether the engine puts a first process before the program."""
 
     def encode(self) -> str:
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
@@ -111,7 +113,7 @@ def run(config: RunnerConfig) -> int:
 def _run_container(client: DockerClient, config: RunnerConfig, door: Path | None, proxy: Waiting) -> int:
     remove_container(client, config.replica)
     image = read_image(Path(config.image))
-    asked = creation(image, config.replica, config.command, config.env, config.limits, door)
+    asked = creation(image, config.replica, config.command, config.env, config.limits, door, config.init)
     container = client.containers.create(**asked)
     _pass_signals_on(config)
     output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
