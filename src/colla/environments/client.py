@@ -115,7 +115,7 @@ class EnvironmentClient:
     ) -> EnvironmentClient:
         """Attach to the living program of the runtime folder, or start one.
 
-        `kind` is static or process; `program` is the command of an environment that is not built in, called with
+        `kind` is one that is built in, unless `program` is given: the command of an environment that is not built in, called with
         `--runtime DIR`. Raises `EnvironmentFault` when no program can be brought to life.
         """
         own = (sys.executable, "-P", "-m", "colla.environments", kind, "--isolation", isolation)
