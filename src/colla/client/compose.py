@@ -22,7 +22,14 @@ from colla.client.images import AddedFile
 from colla.client.types import DeployRequest
 from colla.model.errors import CollaError
 from colla.model.secret import check_secret_names
-from colla.model.service import REPLICAS_MAX, HealthCheck, Limits, check_name
+from colla.model.service import (
+    OUTGOING_USE,
+    REPLICAS_MAX,
+    USED_PATTERN,
+    HealthCheck,
+    Limits,
+    check_name,
+)
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 HANDLED: Final = frozenset(
@@ -67,6 +74,18 @@ REFUSED: Final = {
 }
 """Keys with an answer of their own; others are refused as unknown."""
 UNKNOWN: Final = "colla has nothing like it"
+SHAPES: Final[dict[str, tuple[type, ...]]] = {
+    "image": (str,),
+    "command": (str, list),
+    "environment": (dict, list),
+    "ports": (list,),
+    "expose": (list,),
+    "labels": (dict, list),
+    "depends_on": (dict, list),
+    "secrets": (list,),
+    "configs": (list,),
+}
+"""What the values of keys are, where a table is not asked for."""
 SHELL: Final = ("/bin/sh", "-c")
 OWN_KEYS: Final = frozenset(["uses", "public", "domains", "labels"])
 START_INTERVAL: Final = "start_interval"
@@ -135,14 +154,14 @@ class _Service:
             raise bad_compose(file.path, f"the service {name} has no content")
         self._file = file
         self._name = name
-        self._content = content
+        self._content = dict(content)
         self.problems: list[str] = []
         self.notes: list[str] = []
 
     def read(self, said: Said) -> ComposeService:
-        content = self._content
-        own = content.get(OWN_KEY) or {}
         self._look_at_keys()
+        content = self._content
+        own = self._table(OWN_KEY, content.get(OWN_KEY), OWN_KEYS)
         limits, replicas = self._deploy()
         environment, secrets = self._secrets(self._environment())
         health = self._health(environment.get("PORT", ""))
@@ -156,9 +175,9 @@ class _Service:
             command=self._command(),
             env=environment | said.env,
             secrets=secrets,
-            uses=tuple(str(used) for used in own.get("uses", ())),
-            public=bool(own.get("public", False)) if said.public is None else said.public,
-            domains=said.domains or tuple(str(domain) for domain in own.get("domains", ())),
+            uses=self._uses(own),
+            public=self._public(own) if said.public is None else said.public,
+            domains=said.domains or self._names(own, "domains"),
             health_path=health.path,
             health_command=health.command,
             health_interval_s=health.interval_s,
@@ -169,7 +188,7 @@ class _Service:
             cpus=limits.cpus,
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
-            labels=self._labels(),
+            labels=self._labels(own),
         )
         path = self._file.path
         recognised = f"a service of {path.name}"
@@ -180,25 +199,50 @@ class _Service:
         self.problems.append(f"{self._name}.{key}: {why}")
 
     def _look_at_keys(self) -> None:
-        for key in self._content:
-            if key in HANDLED or str(key).startswith("x-"):
+        for key, value in list(self._content.items()):
+            if value is not None and not isinstance(value, SHAPES.get(key, object)):
+                self._refuse(key, "it has another form than in Compose files")
+                self._content[key] = None
+            elif key in HANDLED or str(key).startswith("x-"):
                 continue
-            if key in ANYWAY:
+            elif key in ANYWAY:
                 self.notes.append(f"{self._name}.{key}: {ANYWAY[key]}")
             else:
                 self._refuse(str(key), REFUSED.get(str(key), UNKNOWN))
-        self._look_within(OWN_KEY, self._content.get(OWN_KEY), OWN_KEYS)
-        self._look_within("healthcheck", self._content.get("healthcheck"), HEALTH_KEYS)
         if self._content.get("depends_on"):
             self.notes.append(
                 f"{self._name}.depends_on: it is deployed after those, and waits for none of them later"
             )
 
-    def _look_within(self, key: str, found: Any, known: frozenset[str]) -> None:
-        """Refuse what stands below a key and is not known there."""
-        for each in found if isinstance(found, dict) else ():
+    def _table(self, key: str, found: Any, known: frozenset[str]) -> dict[Any, Any]:
+        """What stands below a key; what is not known there is refused."""
+        if not isinstance(found or {}, dict):
+            self._refuse(key, "it has names and values below it in Compose files")
+            return {}
+        for each in found or ():
             if each not in known:
                 self._refuse(f"{key}.{each}", UNKNOWN)
+        return found or {}
+
+    def _names(self, own: dict[Any, Any], key: str) -> tuple[str, ...]:
+        found = own.get(key) or []
+        if not isinstance(found, list):
+            self._refuse(f"{OWN_KEY}.{key}", "it is a list: [NAME]")
+            return ()
+        return tuple(str(name) for name in found)
+
+    def _uses(self, own: dict[Any, Any]) -> tuple[str, ...]:
+        names = self._names(own, "uses")
+        for name in names:
+            if not USED_PATTERN.fullmatch(name) and name != OUTGOING_USE:
+                self._refuse(f"{OWN_KEY}.uses", f"{name!r} is no service, nor {OUTGOING_USE}")
+        return names
+
+    def _public(self, own: dict[Any, Any]) -> bool:
+        public = own.get("public", False)
+        if not isinstance(public, bool):
+            self._refuse(f"{OWN_KEY}.public", "it is true or false")
+        return public is True
 
     def _configs(self) -> tuple[AddedFile, ...]:
         used = self._content.get("configs")
@@ -229,7 +273,11 @@ class _Service:
         if command is None:
             return ()
         if isinstance(command, str):
-            return tuple(shlex.split(command))
+            try:
+                return tuple(shlex.split(command))
+            except ValueError as error:
+                self._refuse("command", f"{error}")
+                return ()
         return tuple(str(word) for word in command)
 
     def _environment(self) -> dict[str, str]:
@@ -298,8 +346,8 @@ class _Service:
     def _health(self, port: str) -> HealthCheck:
         """What is unsaid is as colla has it, also where Compose has other numbers."""
         default = HealthCheck()
-        check = self._content.get("healthcheck")
-        if not isinstance(check, dict):
+        check = self._table("healthcheck", self._content.get("healthcheck"), HEALTH_KEYS)
+        if not check:
             return default
         words = () if check.get("disable") else self._health_words(check.get("test"))
         if not words:
@@ -352,18 +400,16 @@ class _Service:
         return seconds or default
 
     def _deploy(self) -> tuple[Limits, int | None]:
-        deploy = self._content.get("deploy") or {}
+        deploy = self._table("deploy", self._content.get("deploy"), DEPLOY_KEYS | DECIDED)
         for key in deploy:
             if key in DECIDED:
                 self.notes.append(f"{self._name}.deploy.{key}: colla decides that itself")
-        self._look_within("deploy", deploy, DEPLOY_KEYS | DECIDED)
         if deploy.get("mode", "replicated") != "replicated":
             self._refuse("deploy.mode", "only `replicated` can be kept")
-        resources = deploy.get("resources") or {}
-        self._look_within("deploy.resources", resources, frozenset(["limits", "reservations"]))
-        limits, reserved = resources.get("limits") or {}, resources.get("reservations")
-        self._look_within("deploy.resources.limits", limits, LIMIT_KEYS)
-        self._look_within("deploy.resources.reservations", reserved, LIMIT_KEYS)
+        within = "deploy.resources"
+        resources = self._table(within, deploy.get("resources"), frozenset(["limits", "reservations"]))
+        limits = self._table(f"{within}.limits", resources.get("limits"), LIMIT_KEYS)
+        reserved = self._table(f"{within}.reservations", resources.get("reservations"), LIMIT_KEYS)
         if reserved:
             self.notes.append(f"{self._name}.deploy.resources.reservations: the limits are reserved")
         default = Limits()
@@ -385,18 +431,20 @@ class _Service:
                 ),
                 replicas,
             )
-        except ValueError as error:
+        except (OverflowError, TypeError, ValueError) as error:
             self._refuse("deploy.resources", str(error))
             return default, replicas
 
-    def _labels(self) -> dict[str, str]:
-        labels = self._content.get("labels")
-        if labels:
+    def _labels(self, own: dict[Any, Any]) -> dict[str, str]:
+        if self._content.get("labels"):
             self.notes.append(
                 f"{self._name}.labels: labels say here where a service may run; these are left out"
             )
-        own = self._content.get(OWN_KEY) or {}
-        return {str(name): str(value) for name, value in (own.get("labels") or {}).items()}
+        labels = own.get("labels") or {}
+        if not isinstance(labels, dict):
+            self._refuse(f"{OWN_KEY}.labels", "it has names and values: {NAME: VALUE}")
+            return {}
+        return {str(name): str(value) for name, value in labels.items()}
 
     def _seconds(self, key: str, said: Any, default: float) -> float:
         if said is None:

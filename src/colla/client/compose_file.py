@@ -160,7 +160,7 @@ def _in_order(path: Path, services: dict[Any, Any], problems: list[str]) -> list
 def _dependencies(name: Any, service: Any, services: dict[Any, Any], problems: list[str]) -> list[Any]:
     needs = service.get("depends_on") if isinstance(service, dict) else None
     if not isinstance(needs, dict):
-        return list(needs) if isinstance(needs, list) else []
+        return [str(need) for need in needs] if isinstance(needs, list) else []
     wanted = []
     for need, how in needs.items():
         said = how if isinstance(how, dict) else {}
