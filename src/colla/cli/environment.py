@@ -23,6 +23,7 @@ Program = Annotated[
     ),
 ]
 NO_ENVIRONMENT = 2
+BAD_SAMPLE = 64
 
 
 async def add(here: Here, program: Program) -> None:
@@ -99,6 +100,10 @@ async def check(
         process.terminate()
         await process.wait()
         raise
+    if code == BAD_SAMPLE:
+        raise CollaError(
+            "bad_option", "The service to try it with is not right.", "Correct --artifact and --config."
+        )
     if code == NO_ENVIRONMENT:
         raise CollaError("bad_program", f"{program[0]} is no environment.")
     if code:

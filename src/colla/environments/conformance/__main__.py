@@ -1,14 +1,13 @@
 """`python -m colla.environments.conformance [--artifact DIR] [--config JSON] PROGRAM [ARGUMENT ...]`.
 
 Checks an environment program and prints one line per rule. Exits with 0 when none failed, 1 when one did, 2 when the
-program is no environment at all.
+program is no environment at all, 64 when the service to try it with is not right.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shutil
 import sys
 import time
@@ -21,9 +20,16 @@ import msgspec
 from colla.environments.conformance.checks import Outcome
 from colla.environments.conformance.running import run_checks
 from colla.environments.conformance.subject import Sample, Subject
-from colla.environments.protocol import EnvironmentFault
+from colla.environments.protocol import EnvironmentFault, ReplicaSpec
 
+EX_USAGE = 64
+CHOSEN = ("replica", "service", "artifact")
+"""What the suite itself says of each replica."""
 SHOWN = {"passed": "ok", "failed": "FAILED", "not here": "–"}
+
+
+class BadSample(Exception):
+    """The service to try the environment with is not right, and why."""
 
 
 def show(outcome: Outcome, as_json: bool) -> None:
@@ -51,13 +57,22 @@ async def check(program: Sequence[str], sample: Sample | None, as_json: bool) ->
 
 
 def sample_of(folder: Path | None, config: str) -> Sample | None:
-    """The service to try the environment with. Raises `SystemExit`."""
+    """The service to try the environment with. Raises `BadSample`."""
     if folder is None:
+        if config:
+            raise BadSample("--config belongs to a service: give its folder, too, with --artifact")
         return None
+    if not folder.is_dir():
+        raise BadSample(f"--artifact: there is no folder {folder}")
     try:
-        wanted: dict[str, Any] = json.loads(config or "{}")
-    except ValueError as error:
-        raise SystemExit(f"--config is no JSON: {error}") from None
+        wanted: dict[str, Any] = msgspec.json.decode(config or "{}", type=dict[str, Any])
+        for name in wanted:
+            if name not in ReplicaSpec.__struct_fields__ or name in CHOSEN:
+                raise BadSample(f"--config: {name!r} is nothing that a service may say there")
+        known = dict.fromkeys(CHOSEN, "")
+        msgspec.convert(wanted | known, ReplicaSpec)
+    except msgspec.DecodeError as error:
+        raise BadSample(f"--config is not right: {error}") from None
     return Sample(folder.resolve(), wanted)
 
 
@@ -87,8 +102,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments, without --runtime")
     options = parser.parse_args(arguments)
     try:
+        sample = sample_of(options.artifact, options.config)
+    except BadSample as error:
+        print(f"{error}.", file=sys.stderr)
+        return EX_USAGE
+    try:
         program = whole_command((options.program, *options.arguments))
-        return asyncio.run(check(program, sample_of(options.artifact, options.config), options.json))
+        return asyncio.run(check(program, sample, options.json))
     except EnvironmentFault as error:
         print(f"{error.message}", file=sys.stderr)
         return 2
