@@ -78,8 +78,8 @@ PYTHON = {
 }
 
 LIMITS = {
-    "cpus": "Cores that one replica may use, and that placement reserves.",
-    "memory_bytes": "Memory likewise.",
+    "cpus": "Cores that placement reserves for one replica; from 1 on also the most that it may use. A share below 1 is reserved only.",
+    "memory_bytes": "Memory that placement reserves, and the most that it may use.",
     "processes": "Processes and threads at most.",
 }
 

@@ -416,6 +416,8 @@ class _Service:
         cpus = limits.get("cpus", self._content.get("cpus"))
         memory = limits.get("memory", self._content.get("mem_limit"))
         processes = limits.get("pids", self._content.get("pids_limit"))
+        if cpus is not None:
+            self.notes.append(f"{self._name}.cpus: they are reserved; a share below 1 is not a bound")
         replicas = deploy.get("replicas", self._content.get("scale"))
         if replicas is not None and not (isinstance(replicas, int) and 1 <= replicas <= REPLICAS_MAX):
             self._refuse(

@@ -185,9 +185,10 @@ class Replicas:
         if client is None:
             why = f"the environment {specification.environment!r} is not available here"
             return LaunchFailed(effect.id, effect.replica, why)
-        if effect.secrets and "secrets" not in client.info.capabilities:
-            why = f"the environment {specification.environment!r} takes no secrets"
-            return LaunchFailed(effect.id, effect.replica, why)
+        if why := _lacking(effect, client.info):
+            return LaunchFailed(
+                effect.id, effect.replica, f"the environment {specification.environment!r} {why}"
+            )
         try:
             # A launch that is repeated is the same launch, its token included.
             known = self._notes.get(effect.replica)
@@ -414,6 +415,15 @@ class Replicas:
                 path.unlink()
                 continue
             self._notes[ReplicaId(bytes.fromhex(note.replica))] = note
+
+
+def _lacking(effect: LaunchReplica, info: protocol.EnvironmentInfo) -> str:
+    """What the service needs and the environment does not claim, as the end of a sentence; empty when nothing."""
+    if effect.secrets and "secrets" not in info.capabilities:
+        return "takes no secrets"
+    if effect.specification.health.command and "check_command" not in info.capabilities:
+        return "runs no commands that check health"
+    return ""
 
 
 def _spec(effect: LaunchReplica, artifact: Path, group: protocol.GroupAccess | None) -> protocol.ReplicaSpec:
