@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from colla.environments.conformance import meeting, replicas, surviving, telling
+from colla.environments.conformance import beside, meeting, replicas, surviving, telling
 from colla.environments.conformance.checks import Check, NotHere, Outcome
 from colla.environments.conformance.subject import PATIENCE_S, Subject
 from colla.environments.protocol import EnvironmentFault
@@ -18,6 +18,7 @@ from colla.environments.protocol import EnvironmentFault
 CHECKS: Final[tuple[Check, ...]] = (
     *meeting.CHECKS,
     *replicas.CHECKS,
+    *beside.CHECKS,
     *telling.CHECKS,
     *surviving.CHECKS,
 )
