@@ -46,7 +46,10 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 async def deploy(
     here: Here,
     path: Annotated[
-        Path, typer.Argument(help="The folder of the service, a .wasm module, or an image archive.")
+        Path,
+        typer.Argument(
+            help="The folder of the service, a .wasm module, an image archive, or a Compose file."
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Its name; else the folder's.")] = None,
     replicas: ReplicasOption = None,
