@@ -15,6 +15,7 @@ SEEDS = {
     "a-clock-of-the-future-at-the-door": 9792,
     "orders-for-what-is-eliminated": 7021,
     "answers-that-wait-for-a-slow-disk": 8554,
+    "an-elimination-that-was-not-written-down": 18634,
 }
 """With which the fault showed, where it needs chance."""
 

@@ -52,6 +52,7 @@ from colla.model.record import (
 from colla.model.service import Specification
 from colla.protocol.catalogue.bodies import KIND_GONE
 from colla.protocol.election.messages import Claim
+from colla.protocol.records.book import slot_of
 from colla.protocol.records.quarantine import QUARANTINED
 from colla.protocol.records.summary import log_name
 from colla.protocol.supervision.messages import Offer, OfferAnswer, StopAnswer, StopOrder
@@ -269,7 +270,12 @@ class SafetyChecks:
                     f"{computer.name} has {service.hex()[:10]} again, which was eliminated", computer
                 )
         for service in self.group.services:
-            if catalogue.eliminated(service):
+            # What a crash may still take away is not known for good yet.
+            if (
+                service not in account.gone
+                and catalogue.eliminated(service)
+                and _is_flushed(computer, service)
+            ):
                 account.gone[service] = None
         self._frontiers(computer)
 
@@ -355,6 +361,17 @@ def _kept_of(topic: str, config: Config) -> int:
         TOPIC_EVENTS: config.happenings.events_kept,
         TOPIC_HAPPENINGS: config.happenings.group_kept,
     }.get(topic, 0)
+
+
+def _is_flushed(computer: Computer, service: ServiceId) -> bool:
+    """Whether all that the node knows of the service is flushed."""
+    held = computer.disk.snapshot().records
+    about = [
+        record
+        for record in computer.core.foundation.book.all_records(TOPIC_CATALOGUE)
+        if record.key.subject == service
+    ]
+    return all(held.get((TOPIC_CATALOGUE, slot_of(record.signed))) == record.signed for record in about)
 
 
 def _is_over(computer: Computer, service: ServiceId) -> bool:
