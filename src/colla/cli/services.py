@@ -40,17 +40,16 @@ SecretsOption = Annotated[
     Path | None,
     typer.Option("--secrets", help="A file with lines NAME=VALUE: secrets, set before it starts."),
 ]
+DeployedArgument = Annotated[
+    Path,
+    typer.Argument(help="The folder of the service, a .wasm module, an image archive, or a Compose file."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 async def deploy(
     here: Here,
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="The folder of the service, a .wasm module, an image archive, or a Compose file."
-        ),
-    ],
+    path: DeployedArgument,
     name: Annotated[str | None, typer.Option("--name", help="Its name; else the folder's.")] = None,
     replicas: ReplicasOption = None,
     environment: Annotated[
@@ -83,8 +82,8 @@ async def deploy(
 
     A folder with an index.html is a web site; one with a Procfile, an app.py or a package.json with a start command is a
     program; a .wasm file is a WebAssembly module (WASI, answering by CGI); an archive of `podman save` or `docker save`
-    is a container; a Compose file is each of its services. A colla.toml in the folder says the rest: name, environment, command, replicas, env, secrets, uses, public, domains,
-    limits, health.
+    is a container; a Compose file is each of its services. A colla.toml in the folder says the rest: name, environment,
+    command, replicas, env, secrets, uses, public, domains, limits, health.
     """
     values = read_values([], None, secrets) if secrets is not None else {}
     try:
