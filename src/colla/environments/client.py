@@ -217,7 +217,8 @@ class EnvironmentClient:
             raise EnvironmentFault("handshake_failed", said or "it printed no handshake") from None
         if handshake.colla_environment != PROTOCOL_VERSION:
             process.kill()
-            raise EnvironmentFault("version_unknown", f"it speaks version {handshake.colla_environment}")
+            both = f"version {handshake.colla_environment} of the protocol, this colla version {PROTOCOL_VERSION}"
+            raise EnvironmentFault("version_unknown", f"it speaks {both}; update the older of the two")
         await self._connect(handshake)
         self.info = await self._call_once("info", EnvironmentInfo)
 
