@@ -313,6 +313,9 @@ def proxy(pid: int, config: RunnerConfig, knocking: socket.socket | None) -> int
     try:
         enter_network(pid)
     except OSError as error:
+        if isinstance(error, FileNotFoundError | ProcessLookupError):
+            # Its program has ended already, which is told in its own way.
+            return EX_UNAVAILABLE
         print(f"the container cannot be reached: {error}", file=sys.stderr, flush=True)
         return EX_UNAVAILABLE
     asyncio.run(Proxy(config).serve(listener, knocking))
