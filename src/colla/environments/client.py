@@ -21,7 +21,6 @@ import msgspec
 
 from colla.environments import processes
 from colla.environments.folders import RuntimeFolder
-from colla.environments.processes import Identity
 from colla.environments.protocol import (
     CALLS,
     LINE_BYTES_MAX,
@@ -98,7 +97,7 @@ class EnvironmentClient:
         self._returning = asyncio.Lock()
         self._detached = False
         self._ending = False
-        self._process: Identity | None = None
+        self._process: processes.Identity | None = None
         self.allow_unsandboxed = allow_unsandboxed
         """Whether the owner of this computer agreed to programs without a sandbox; may change at any time."""
 
@@ -168,7 +167,7 @@ class EnvironmentClient:
         return True
 
     async def _connect(self, handshake: Handshake) -> None:
-        self._process = Identity.of(handshake.pid)
+        self._process = processes.Identity.of(handshake.pid)
         if self._session is not None and self._socket == handshake.socket:
             # A new program on the same socket: the session simply connects again.
             return

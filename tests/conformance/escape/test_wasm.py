@@ -273,10 +273,12 @@ def answered(driver: WasmDriver, folder: RuntimeFolder, tmp_path: Path) -> Calla
         try:
             async with asyncio.timeout(60.0):
                 await replica.until_listening()
-                return await asked(place), [line.text for line in driver.logs(place, 0)]
+                body = await asked(place)
         finally:
             await replica.stop("SIGTERM", 0.2)
             await replica.until_exit()
+        # What it wrote may come to the log after its answer, but not after its end.
+        return body, [line.text for line in driver.logs(place, 0)]
 
     return run
 
