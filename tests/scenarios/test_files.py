@@ -16,6 +16,7 @@ SEEDS = {
     "orders-for-what-is-eliminated": 7021,
     "answers-that-wait-for-a-slow-disk": 8554,
     "an-elimination-that-was-not-written-down": 18634,
+    "let-in-by-who-was-taken-out": 25092,
 }
 """With which the fault showed, where it needs chance."""
 

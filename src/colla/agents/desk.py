@@ -175,10 +175,11 @@ class Desk:
     def _contacts(self) -> list[Contact]:
         found = self._foundation
         me = found.identity.node
-        present = [node for node in found.presence.carrying(AgentKind.GROUP) if node != me]
-        # Who may not be here yet, or is away for the moment, may be the one that the joiner reaches.
+        present = {node: None for node in found.presence.carrying(AgentKind.GROUP) if node != me}
         others = [info.id for info in found.membership.nodes() if info.id != me and info.id not in present]
-        nodes = [*sorted(present, key=lambda node: not self._reachable(node)), *others]
+        # Who lets strangers in comes first, also if it is away for the moment: a joiner from elsewhere reaches nobody else, and a
+        # ticket has room for few.
+        nodes = sorted([*present, *others], key=lambda node: not self._reachable(node))
         contacts = [Contact(me, found.own.addresses)]
         return contacts + [Contact(node, found.presence.addresses(node)) for node in nodes]
 

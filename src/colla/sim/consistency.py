@@ -71,12 +71,26 @@ def _services(
 def members_of(group: SimGroup) -> list[Computer]:
     """Who is up and belongs. Whom the others took out, and told so, does not, whatever it still holds."""
     found = [computer for computer in group.up() if group.joined(computer)]
-    return [
-        one
-        for one in found
-        if not one.core.administration.why_out()
-        or any(other.core.membership.node(one.node) is not None for other in found if other is not one)
-    ]
+    return [one for one in found if not _is_out(one, [other for other in found if other is not one])]
+
+
+def _is_out(one: Computer, others: list[Computer]) -> bool:
+    """Whether the computer was told that it is out and nobody else takes it for a member, or somebody whom it takes for a
+    member knows better: those who were taken out together still take each other for members.
+    """
+    told = bool(one.core.administration.why_out())
+    if told and not any(other.core.membership.node(one.node) for other in others):
+        return True
+    return any(one.core.membership.node(other.node) and _knows_better(other, one) for other in others)
+
+
+def _knows_better(other: Computer, one: Computer) -> bool:
+    """Whether for `other` that one is out, or was let in by nobody while it takes for a member who is out."""
+    theirs, mine = other.core.membership, one.core.membership
+    stranger = theirs.node(one.node) is None
+    return theirs.former(one.node) is not None or (
+        stranger and any(theirs.former(info.id) is not None for info in mine.nodes())
+    )
 
 
 def _catalogues(members: list[Computer]) -> list[str]:
