@@ -89,7 +89,7 @@ class PlanOptions:
     ] = None
     runs: Annotated[
         int | None,
-        typer.Option("--runs", min=1, help="So many of each. Default: 1000 at 20 computers, else 200."),
+        typer.Option("--runs", min=1, help="So many of each. Default: 1300 at 20 computers, else 200."),
     ] = None
     full: Annotated[bool, typer.Option("--full", help="10,000 runs at 20 computers.")] = False
 

@@ -175,15 +175,22 @@ def targets(groups: Sequence[Group]) -> Table:
             continue
         name = (group.election.value, group.nodes)
         for iterations, wanted in TARGETS.items():
-            low = group.within(iterations).low
-            met = "yes" if low >= wanted else "no"
-            rows.append((*name, f"lower bound after {iterations}", percent(low), percent(wanted), met))
+            found = group.within(iterations)
+            row = (*name, f"lower bound after {iterations}", percent(found.low), percent(wanted))
+            rows.append((*row, _met(found, wanted)))
         base = plain.get((group.election, group.nodes))
         if base is not None:
             times = mean([result.messages for result in group.results]) / base
             met = "yes" if times <= BUDGET else "no"
             rows.append((*name, "messages, times plain", times, BUDGET, met))
     return Table("Targets", ("election", "computers", "what", "measured", "target", "met"), tuple(rows))
+
+
+def _met(found: Share, wanted: float) -> str:
+    """Whether the lower bound reaches what is wanted, or could not have with so few runs."""
+    if found.low >= wanted:
+        return "yes"
+    return "no" if share(found.of, found.of).low >= wanted else "no: too few runs"
 
 
 def each_run(runs: Runs) -> Table:

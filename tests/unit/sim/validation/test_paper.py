@@ -113,7 +113,7 @@ def test_what_is_planned() -> None:
     cases = Plan(seed=1).cases()
     assert len({one.key for one in cases}) == len(cases)
     main = [one for one in cases if (one.profile, one.nodes) == (Profile.PAPER, 20)]
-    assert sum(one.setting is Setting.USUAL for one in main) == 2 * 1000
+    assert sum(one.setting is Setting.USUAL for one in main) == 2 * 1300
     assert sum(one.nodes == 100 for one in cases) == 2 * 2 * 200
     assert {one.setting for one in cases if one.profile is Profile.PLAIN} == {Setting.USUAL}
     few = Plan(seed=1, runs=3, nodes=(5,), profiles=(Profile.PLAIN,), settings=(Setting.USUAL,)).cases()
@@ -147,6 +147,16 @@ def test_targets_need_the_budget_of_the_published_mechanisms() -> None:
     assert rows["lower bound after 1"] == ("99.53 %", "95.0 %", "yes")
     assert rows["lower bound after 2"] == ("99.53 %", "99.50 %", "yes")
     assert rows["messages, times plain"] == (1.5, 2.0, "yes")
+
+
+@pytest.mark.parametrize(
+    ("runs", "late", "said"), [(735, 0, "no: too few runs"), (736, 0, "yes"), (1000, 4, "no")]
+)
+def test_a_target_that_so_few_runs_cannot_meet_says_so(runs: int, late: int, said: str) -> None:
+    results = [result("c", "c", "c" if number < late else "", "") for number in range(runs)]
+    found = report.tables([(case(number=number), each) for number, each in enumerate(results)])
+    rows = {row[2]: row[3:] for row in found["targets"].rows}
+    assert rows["lower bound after 2"][2] == said
 
 
 def test_results_survive_the_file() -> None:
