@@ -17,6 +17,8 @@ SEEDS = {
     "answers-that-wait-for-a-slow-disk": 8554,
     "an-elimination-that-was-not-written-down": 18634,
     "let-in-by-who-was-taken-out": 25092,
+    "promised-and-not-written-down-yet": 38188,
+    "counting-again-after-a-lost-disk": 35917,
 }
 """With which the fault showed, where it needs chance."""
 

@@ -36,7 +36,7 @@ from colla.agents.requests import (
 from colla.kernel.effects import Answer, Dial, Refusal
 from colla.kernel.messages import Timer
 from colla.kernel.time import Instant
-from colla.model.contribution import AgentKind, Contribution
+from colla.model.contribution import Contribution
 from colla.model.errors import CollaError
 from colla.model.ids import MemberId, NodeId
 from colla.model.keys import SecretKey
@@ -159,7 +159,7 @@ class Desk:
         invitation = make_invitation(
             found.identity,
             found.membership,
-            self._contacts(),
+            [Contact(found.identity.node, found.own.addresses), *found.contacts()],
             own_computer,
             request.expiry_s,
             found.rng,
@@ -171,21 +171,6 @@ class Desk:
         self._inviting[request_id] = Inviting(invitation.text)
         items = [(key_of(invitation.body), encode_body(invitation.body))]
         found.submit(request_id, TOPIC_MEMBERSHIP, items, now)
-
-    def _contacts(self) -> list[Contact]:
-        found = self._foundation
-        me = found.identity.node
-        present = {node: None for node in found.presence.carrying(AgentKind.GROUP) if node != me}
-        others = [info.id for info in found.membership.nodes() if info.id != me and info.id not in present]
-        # Who lets strangers in comes first, also if it is away for the moment: a joiner from elsewhere reaches nobody else, and a
-        # ticket has room for few.
-        nodes = sorted([*present, *others], key=lambda node: not self._reachable(node))
-        contacts = [Contact(me, found.own.addresses)]
-        return contacts + [Contact(node, found.presence.addresses(node)) for node in nodes]
-
-    def _reachable(self, node: NodeId) -> bool:
-        entry = self._foundation.presence.entry(node)
-        return entry is not None and entry.announcement.reachable
 
     def _join(self, request_id: int, request: JoinGroup, now: Instant) -> list[AdmissionConclusion]:
         found = self._foundation

@@ -46,6 +46,7 @@ from colla.protocol.membership.administering import Administering
 from colla.protocol.membership.admission import Admission
 from colla.protocol.membership.bodies import Body, check_record, encode_body, key_of
 from colla.protocol.membership.membership import Membership
+from colla.protocol.membership.tickets import Contact
 from colla.protocol.messaging.bodies import register_messages
 from colla.protocol.multicast.multicast import Multicast
 from colla.protocol.naming.names import Names, register_names
@@ -137,18 +138,11 @@ class Foundation:
         self.outbox = Outbox(self.start_number)
         self.outbox.persist(StoreCell(START_CELL, self.start_number.to_bytes(4)))
         self.codec = make_codec(config.frame_bytes_max)
-        self.book = RecordBook(identity, config.records, rng, self.outbox, durable)
-        quotas = config.quotas
-        membership = Quota(numbers_max=quotas.membership_records, earliest_logs=True)
-        self.book.register(TOPIC_MEMBERSHIP, check_record, quota=membership)
-        register_catalogue(self.book, subjects_quota(quotas, quotas.services))
-        register_names(self.book, subjects_quota(quotas, quotas.names))
-        register_messages(self.book, config.messaging, quotas)
-        register_events(self.book, config.happenings, quotas)
+        self.book = with_topics(RecordBook(identity, config.records, rng, self.outbox, durable), config)
         self.quarantine = self.book.quarantine
         self.membership = Membership(identity.group, self.book, self.quarantine)
         self.book.judge_authors(self._is_known)
-        self.book.bound_members(self.membership.nodes_beside, quotas.member_bytes)
+        self.book.bound_members(self.membership.nodes_beside, config.quotas.member_bytes)
         self.catalogue = Catalogue(self.book, self.membership, self.quarantine)
         self.names = Names(self.book, self.membership, self.quarantine)
         self.keyring = Keyring(identity, config.secrets, rng, self.outbox, durable, self.catalogue)
@@ -159,7 +153,14 @@ class Foundation:
         self.writes = Writes(identity, config.records, self.outbox, self.book, self.multicast)
         self.administering = Administering(identity.node, self.membership, self.seen)
         self.admission = Admission(
-            identity, config.membership, self.outbox, self.membership, self, self.start_number, self._admits
+            identity,
+            config.membership,
+            self.outbox,
+            self.membership,
+            self,
+            self.start_number,
+            self._admits,
+            self.contacts,
         )
         self.presence = Presence(
             identity,
@@ -323,6 +324,22 @@ class Foundation:
         """All logs of these nodes, by name, and the highest number held of each."""
         return self.book.highest_of(nodes)
 
+    def contacts(self) -> list[Contact]:
+        """The other nodes, and where they are reachable.
+
+        Who lets strangers in comes first, also if it is away for the moment: a joiner from elsewhere reaches nobody
+        else, and a ticket has room for few.
+        """
+        me, presence = self.identity.node, self.presence
+        present = [node for node in presence.carrying(AgentKind.GROUP) if node != me]
+        others = [info.id for info in self.membership.nodes() if info.id != me and info.id not in present]
+        nodes = sorted([*present, *others], key=lambda node: not self._reachable(node))
+        return [Contact(node, presence.addresses(node)) for node in nodes]
+
+    def _reachable(self, node: NodeId) -> bool:
+        entry = self.presence.entry(node)
+        return entry is not None and entry.announcement.reachable
+
     def _is_known(self, author: NodeId) -> bool:
         return self.membership.has_room(author, self.config.membership.computers_per_member_max)
 
@@ -330,3 +347,15 @@ class Foundation:
         owner = self.membership.owner_of(self.identity.node)
         guest = owner is None or self.membership.role(owner) is Role.GUEST
         return self.own.contribution.carries(AgentKind.GROUP) and not guest
+
+
+def with_topics(book: RecordBook, config: Config) -> RecordBook:
+    """The book, with all topics of a group registered."""
+    quotas = config.quotas
+    membership = Quota(numbers_max=quotas.membership_records, earliest_logs=True)
+    book.register(TOPIC_MEMBERSHIP, check_record, quota=membership)
+    register_catalogue(book, subjects_quota(quotas, quotas.services))
+    register_names(book, subjects_quota(quotas, quotas.names))
+    register_messages(book, config.messaging, quotas)
+    register_events(book, config.happenings, quotas)
+    return book

@@ -66,6 +66,18 @@ def test_a_failure_is_told_and_reduced(tmp_path: Path) -> None:
     assert "It fails with: colla simulate run" in failed.stderr
 
 
+@pytest.mark.parametrize("election", ["hashing", "contention"])
+def test_another_election_than_the_scenarios(tmp_path: Path, election: str) -> None:
+    file = tmp_path / "hasty.toml"
+    file.write_text(HASTY)
+    failed = RUNNER.invoke(app, ["simulate", "run", str(file), "--seed", "3", "--election", election])
+    assert failed.exit_code == 1
+    assert f"replay: colla simulate run {file} --seed 3 --election {election}" in failed.stdout
+    assert ('election = "contention"' in failed.stdout) == (election == "contention"), (
+        "hashing is the default"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("acts = [{ act = 'kil', at_s = 1 }]", "Invalid value 'kil'"), ("nodes = = 2", "line 1")],

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from colla.cli.command import LAB_PANEL, Here, command
+from colla.cli.up import ElectionName
 from colla.model.errors import CollaError
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ async def run(
         Path | None, typer.Argument(help="A scenario. Without one, the random scenario of the seed.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="All randomness comes from it.")] = 1,
+    election: Annotated[
+        ElectionName | None, typer.Option("--election", help="This election, whatever the scenario says.")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Write the scenario there, as TOML, instead of running it.")
     ] = None,
@@ -40,7 +45,7 @@ async def run(
     """
     from colla.sim.scenario.play import Play, play_out
 
-    scenario, replay = _scenario(file, seed)
+    scenario, replay = _scenario(file, seed, election)
     if save is not None:
         _write(here, scenario, save)
         return
@@ -57,15 +62,20 @@ async def run(
         raise CollaError("violated", f"The scenario failed: {outcome.why}", hint)
 
 
-def _scenario(file: Path | None, seed: int) -> tuple[Scenario, str]:
+def _scenario(file: Path | None, seed: int, election: ElectionName | None) -> tuple[Scenario, str]:
     """What to run, and the command that runs it again."""
     from colla.sim.scenario.chaos import replay_command
     from colla.sim.scenario.compose import compose
     from colla.sim.scenario.scenario import load_scenario
 
     if file is None:
-        return compose(seed), replay_command(seed)
-    return load_scenario(file), f"colla simulate run {file} --seed {seed}"
+        scenario, replay = compose(seed), replay_command(seed)
+    else:
+        scenario, replay = load_scenario(file), f"colla simulate run {file} --seed {seed}"
+    if election is None:
+        return scenario, replay
+    scenario = msgspec.structs.replace(scenario, election=type(scenario.election)(election.value))
+    return scenario, f"{replay} --election {election.value}"
 
 
 def _tell(here: Here, outcome: Outcome, log: list[str]) -> None:

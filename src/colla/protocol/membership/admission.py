@@ -13,8 +13,6 @@ in its ticket, and believes nothing else. Nothing of this depends on what carrie
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from colla.kernel.config import MembershipConfig
 from colla.kernel.effects import AcceptPeer, CloseLink, Dial
@@ -25,7 +23,7 @@ from colla.model.ids import NodeId, short
 from colla.model.record import Record, SignedRecord
 from colla.protocol.membership import joining
 from colla.protocol.membership.administering import Administering
-from colla.protocol.membership.bodies import HEADS_MAX, Admitted, Body, JoinClaim, Settled
+from colla.protocol.membership.bodies import HEADS_MAX, Admitted, JoinClaim, Settled
 from colla.protocol.membership.conclusions import (
     AdmissionConclusion,
     Joined,
@@ -36,6 +34,7 @@ from colla.protocol.membership.conclusions import (
     RefusedByPeer,
 )
 from colla.protocol.membership.guard import StrangerGuard
+from colla.protocol.membership.handshake import Ledger, Link
 from colla.protocol.membership.membership import Membership
 from colla.protocol.membership.messages import (
     ADMISSION_MESSAGES,
@@ -53,41 +52,10 @@ from colla.protocol.membership.messages import (
     Welcome,
 )
 from colla.protocol.membership.proofs import Collector, pages, proof
-from colla.protocol.membership.tickets import Contact
+from colla.protocol.membership.tickets import Contact, choose_contacts
 from colla.protocol.views import Identity
 
 PROTOCOL_VERSIONS = Versions(1, 1)
-
-
-class Ledger(Protocol):
-    """What admission needs of the record book; the router joins it to the multicast."""
-
-    def write(self, body: Body, now: Instant) -> bool:
-        """Write a membership record of this node and spread it; False while this node may not write yet."""
-
-    def receive(self, records: Sequence[SignedRecord], now: Instant) -> None:
-        """Merge records of the membership topic that were judged."""
-
-    def seen(self, nodes: Sequence[NodeId]) -> Sequence[tuple[bytes, int]]:
-        """The logs of these nodes, by name, and the highest number of each that is held here."""
-
-
-@dataclass(slots=True)
-class _Link:
-    """One open link, from `LinkOpened` to `LinkClosed`."""
-
-    serial: int
-    opened_s: float
-    greeted_s: float
-    """When this node greeted last."""
-    greeting: Greeting | None = None
-    accepted: bool = False
-    heard: int = 0
-    """Messages before acceptance, bounded."""
-    proof: Collector | None = None
-    """What arrived of the proof that was asked for."""
-    farewell: Collector | None = None
-    """What arrived of the records by which this node does not belong any more."""
 
 
 class Admission:
@@ -105,9 +73,10 @@ class Admission:
         ledger: Ledger,
         start_number: int,
         admits: Callable[[], bool],
+        who_admits: Callable[[], Sequence[Contact]],
         versions: Versions = PROTOCOL_VERSIONS,
     ) -> None:
-        """`admits` tells whether this node carries a group agent now and so may let joiners in."""
+        """`admits` tells whether this node carries a group agent now and so may let joiners in, `who_admits` who else."""
         self._identity = identity
         self._config = config
         self._outbox = outbox
@@ -115,9 +84,10 @@ class Admission:
         self._ledger = ledger
         self._start_number = start_number
         self._admits = admits
+        self._who_admits = who_admits
         self._administering = Administering(identity.node, membership, ledger.seen)
         self._versions = versions
-        self._links: dict[NodeId, _Link] = {}
+        self._links: dict[NodeId, Link] = {}
         self._guard = StrangerGuard(config)
         self._serial = 0
         self._attempt: joining.Attempt | None = None
@@ -150,7 +120,7 @@ class Admission:
             if not self._guard.lets_in(addresses, pending, now):
                 return self._refuse(peer, "busy", "Too many strangers are at the door; try again later.")
         self._serial += 1
-        self._links[peer] = _Link(self._serial, now.boot_s, now.boot_s)
+        self._links[peer] = Link(self._serial, now.boot_s, now.boot_s)
         self._greet(peer, now, answer=True)
         self._outbox.wake_in(self._config.greeting_repeat_s, GreetingDue(peer, self._serial), now)
         return []
@@ -187,10 +157,14 @@ class Admission:
         for contact in contacts:
             if contact.node in self._links:
                 self._greet(contact.node, now, answer=True)
-            else:
-                self._outbox.put(Dial(self._outbox.new_id(), contact.node, contact.addresses))
+        self._meet(contacts)
         self._outbox.wake_in(self._config.join_repeat_s, JoinDue(number), now)
         return []
+
+    def _meet(self, contacts: Sequence[Contact]) -> None:
+        for contact in contacts:
+            if contact.node not in self._links:
+                self._outbox.put(Dial(self._outbox.new_id(), contact.node, contact.addresses))
 
     # Timers.
 
@@ -261,13 +235,14 @@ class Admission:
                 return self._join_request(peer, link, claim, now)
             case Welcome(records=records, last=last):
                 return self._welcomed(peer, link, records, last, now)
-            case JoinRefusal(code=code, text=text):
+            case JoinRefusal(code=code, text=text, contacts=contacts):
+                self._meet(contacts if self._attempt is not None else ())
                 return self._join_refused(peer, code, text, now)
             case _:
                 return []
 
     def _greeted(
-        self, peer: NodeId, link: _Link, greeting: Greeting, now: Instant
+        self, peer: NodeId, link: Link, greeting: Greeting, now: Instant
     ) -> list[AdmissionConclusion]:
         if greeting.group != self._identity.group:
             return self._refuse(peer, "other_group", "This node belongs to another group.")
@@ -294,7 +269,7 @@ class Admission:
         return []
 
     def _proof(
-        self, peer: NodeId, link: _Link, records: Sequence[SignedRecord], last: bool, now: Instant
+        self, peer: NodeId, link: Link, records: Sequence[SignedRecord], last: bool, now: Instant
     ) -> list[AdmissionConclusion]:
         if link.accepted or link.proof is None:
             return []
@@ -319,7 +294,7 @@ class Admission:
         return concluded
 
     def _farewell(
-        self, link: _Link, records: Sequence[SignedRecord], last: bool, now: Instant
+        self, link: Link, records: Sequence[SignedRecord], last: bool, now: Instant
     ) -> list[AdmissionConclusion]:
         """Somebody shows why this node does not belong any more: nothing is kept unless the records say so."""
         link.farewell = link.farewell or Collector(self._identity.group, self._config)
@@ -336,16 +311,19 @@ class Admission:
     # Letting others in.
 
     def _join_request(
-        self, peer: NodeId, link: _Link, claim: JoinClaim, now: Instant
+        self, peer: NodeId, link: Link, claim: JoinClaim, now: Instant
     ) -> list[AdmissionConclusion]:
         if link.greeting is None or self._membership.node(self._identity.node) is None:
             return []
-        if not self._admits():
-            return self._deny(peer, joining.NOT_ADMITTING, "This computer lets nobody in; ask another one.")
         config = self._config
         verdict = joining.judge_join(
             self._membership, claim, peer, config.members_max, now, config.computers_per_member_max
         )
+        if not self._admits():
+            # Since the ticket was made they may have moved. Whoever holds no good one is told of nobody.
+            contacts = () if verdict.code else choose_contacts(self._who_admits())
+            text = "This computer lets nobody in; ask another one."
+            return self._deny(peer, joining.NOT_ADMITTING, text, contacts)
         if verdict.code:
             return self._deny(peer, verdict.code, verdict.text)
         concluded: list[AdmissionConclusion] = []
@@ -362,8 +340,10 @@ class Admission:
         accepted = [] if link.accepted else self._accept(peer, link)
         return concluded + accepted + self.membership_changed(now)
 
-    def _deny(self, peer: NodeId, code: str, text: str) -> list[AdmissionConclusion]:
-        self._outbox.send(peer, JoinRefusal(code, text))
+    def _deny(
+        self, peer: NodeId, code: str, text: str, contacts: tuple[Contact, ...] = ()
+    ) -> list[AdmissionConclusion]:
+        self._outbox.send(peer, JoinRefusal(code, text, contacts))
         return []
 
     def _settle(self, now: Instant) -> None:
@@ -403,7 +383,7 @@ class Admission:
         return []
 
     def _welcomed(
-        self, peer: NodeId, link: _Link, records: Sequence[SignedRecord], last: bool, now: Instant
+        self, peer: NodeId, link: Link, records: Sequence[SignedRecord], last: bool, now: Instant
     ) -> list[AdmissionConclusion]:
         attempt = self._attempt
         if attempt is None or attempt.asked != peer:
@@ -420,7 +400,7 @@ class Admission:
         self._ask_next(now)
         return self._refuse(peer, joining.FALSE_GROUP, text)
 
-    def _joined(self, peer: NodeId, link: _Link, now: Instant) -> list[AdmissionConclusion]:
+    def _joined(self, peer: NodeId, link: Link, now: Instant) -> list[AdmissionConclusion]:
         self._attempt = None
         accepted = self._accept(peer, link)
         concluded = [MembershipChanged(), Joined(peer), *accepted, *self.membership_changed(now)]
@@ -451,7 +431,7 @@ class Admission:
         )
         self._outbox.send(peer, greeting)
 
-    def _accept(self, peer: NodeId, link: _Link) -> list[AdmissionConclusion]:
+    def _accept(self, peer: NodeId, link: Link) -> list[AdmissionConclusion]:
         link.accepted, link.proof = True, None
         start = link.greeting.start if link.greeting else 0
         self._outbox.put(AcceptPeer(peer))
@@ -472,7 +452,7 @@ class Admission:
         self._outbox.put(CloseLink(peer, code))
         return [PeerDropped(peer, code)]
 
-    def _ask_proof(self, peer: NodeId, link: _Link) -> None:
+    def _ask_proof(self, peer: NodeId, link: Link) -> None:
         link.proof = Collector(self._identity.group, self._config)
         self._outbox.send(peer, ProofWanted())
 

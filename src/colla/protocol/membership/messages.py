@@ -11,6 +11,7 @@ from colla.kernel.messages import Message, Timer
 from colla.model.ids import GroupId, NodeId
 from colla.model.record import SignedRecord
 from colla.protocol.membership.bodies import JoinClaim
+from colla.protocol.membership.tickets import CONTACTS_MAX, Contact
 
 PROOF_PAGE_RECORDS_MAX = 1024
 TEXT_CHARS_MAX = 1000
@@ -84,10 +85,11 @@ class Welcome(Message, frozen=True, tag="join!"):
 
 
 class JoinRefusal(Message, frozen=True, tag="join-"):
-    """You are not let in, at least not by me: `code` is stable, `text` for people."""
+    """You are not let in, at least not by me: `code` is stable, `text` for people. `contacts` may let you in."""
 
     code: str
     text: _Text
+    contacts: Annotated[tuple[Contact, ...], Meta(max_length=CONTACTS_MAX)] = ()
 
 
 class GreetingDue(Timer, frozen=True):

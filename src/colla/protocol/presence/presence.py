@@ -184,8 +184,7 @@ class Presence:
         """The peer may speak: tell it of this node, and compare tables. May come again on the same link."""
         self._links.accept(peer)
         self._pairs.forget_link(peer)
-        own = self._own_row()
-        self._outbox.send(peer, News((), (own.signed,)), unbarriered=True)
+        self._outbox.send(peer, News((), (self._own_row().signed,)), unbarriered=True)
         if self._identity.node < peer:
             self._exchange.begin(peer, now)
         self._around.greet_partner(peer, now)
@@ -334,12 +333,16 @@ class Presence:
             return
         node, version = announcement.node, (announcement.start, announcement.revision)
         row = self._table.row(node)
+        other = row is not None and version == row.version and signed != row.signed
         if node == self._identity.node:
-            if version > self._at and signature_holds(self._identity.group, announcement, signed):
+            if (version > self._at or other) and signature_holds(self._identity.group, announcement, signed):
                 self._refute(version, now)
             return
         if row is not None and version <= row.version:
-            if node == peer and not row.here:
+            if node == peer and other:
+                # It counts again from where it was in a life that it forgot: show it what it said then.
+                self._outbox.send(peer, News((), (row.signed,)), unbarriered=True)
+            elif node == peer and not row.here:
                 self._tell(peer, now)
             return
         if self._membership.node(node) is None:
@@ -482,10 +485,7 @@ class Presence:
         self._late_s = now.boot_s
         self._pairs.count_anew(now.boot_s)
         self._watch.count_anew()
-        for node in self._table.present():
-            row = self._table.row(node)
-            if row is not None and row.phase is PresencePhase.SUSPECTED:
-                row.suspected_s = now.boot_s
+        self._table.suspect_anew(now.boot_s)
 
     def _own_row(self) -> Row:
         row = self._table.row(self._identity.node)

@@ -150,6 +150,13 @@ class Table:
                 self._here[node] = None
             self._note_change()
 
+    def suspect_anew(self, now_s: float) -> None:
+        """All suspicions begin now."""
+        for node in self._here:
+            row = self._rows[node]
+            if row.phase is PresencePhase.SUSPECTED:
+                row.suspected_s = now_s
+
     def keep_only(self, members: Iterable[NodeId]) -> list[NodeId]:
         """Forget all others; returns those of them that were present."""
         kept = dict.fromkeys(members)

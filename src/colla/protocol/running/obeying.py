@@ -359,13 +359,14 @@ class Obeying:
         return True
 
     def _entries(self, master: NodeId) -> list[ReportEntry]:
-        """What this master is told of: its services by its word or by the ballot that is obeyed."""
+        """What this master is told of: its services by its word, or by the ballot that is obeyed or pledged."""
         supervised = self._supervised.get(master)
         named = {entry.service for entry in supervised.entries} if supervised is not None else set()
         entries = []
         for own in self._running.table.all():
             ballot = self.floors.obeyed(own.service)
-            if own.service in named or ballot.node == master:
+            # Also what is about to obey it: it was told so already, and would take what is not listed for gone.
+            if own.service in named or master in (ballot.node, self.floors.pledged(own.service).node):
                 entries.append(ReportEntry(self._running.shown(own), ballot))
         return entries
 

@@ -6,7 +6,7 @@ what the world cannot take back (a wiped disk, a clock that was set, who left, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from colla.agents.administration_requests import Depart
 from colla.agents.requests import ModifyService, PlaceObject, TicketIssued, Written
 from colla.model.contribution import Contribution
 from colla.model.ids import ObjectId, ServiceId, digest
+from colla.model.keys import SecretKey
+from colla.protocol.membership.tickets import TicketText, read_ticket
 from colla.sim.computer import Asked, Computer
 from colla.sim.disk import USUAL
 from colla.sim.environment import WELL_BEHAVED
@@ -43,6 +45,8 @@ class Stage:
         """The computers that left for good."""
         self.invited_by: dict[str, str] = {}
         """By whose computer those that joined later were invited."""
+        self.tickets: dict[str, TicketText] = {}
+        """With which ticket they came."""
         self.out_of_the_group = False
         """Whether somebody asked for a computer or a member to be taken out."""
         self.acts: dict[str, int] = {}
@@ -219,9 +223,18 @@ class Stage:
         person = self.group.owner(inviter) if own else None
         contribution = gives.applied_to(self.gave(inviter))
         joiner = self.group.prepare_join(asked.result.text, contribution, person=person, name=name)
-        self.invited_by[name] = inviter.name
+        self.invited_by[name], self.tickets[name] = inviter.name, read_ticket(asked.result.text)
         self.note(joiner)
         joiner.start()
+
+    def is_void(self, name: str, members: Sequence[Computer]) -> bool:
+        """Whether nobody can let that joiner in: its inviter left, or lost its disk and with it the only record of the ticket."""
+        inviter, ticket = self.invited_by.get(name), self.tickets.get(name)
+        if inviter is None or ticket is None:
+            return False
+        key = SecretKey(ticket.seed).public
+        unknown = all(one.core.membership.ticket(ticket.author, key) is None for one in members)
+        return inviter in self.left or (unknown and any(one.wiped for one in members if one.name == inviter))
 
     def leave(self, computer: Computer, drain_s: float) -> None:
         """Drain, depart, say goodbye, delete."""

@@ -94,10 +94,19 @@ class Node:
         self.concluded: list[AdmissionConclusion] = []
         self.dialled: list[NodeId] = []
         self.notices: list[str] = []
+        self.others: list[Contact] = []
+        """Whom it names to joiners that it does not let in itself."""
         self.ahead_s = 0.0
         """How far its wall clock is ahead, when messages arrive."""
         self.admission = Admission(
-            self.identity, world.config, self.outbox, self.membership, self.book, start, lambda: self.admits
+            self.identity,
+            world.config,
+            self.outbox,
+            self.membership,
+            self.book,
+            start,
+            lambda: self.admits,
+            lambda: self.others,
         )
         world.nodes[self.id] = self
 

@@ -19,7 +19,15 @@ from colla.protocol.membership.conclusions import (
     PeerDropped,
     RefusedByPeer,
 )
-from colla.protocol.membership.messages import Greeting, JoinRequest, Proof, ProofWanted, Versions, Welcome
+from colla.protocol.membership.messages import (
+    Greeting,
+    JoinRefusal,
+    JoinRequest,
+    Proof,
+    ProofWanted,
+    Versions,
+    Welcome,
+)
 
 
 def test_a_founder_is_the_only_member(world: Any) -> None:
@@ -307,6 +315,32 @@ def test_a_node_without_group_agent_sends_the_joiner_on(world: Any) -> None:
     eve.join(ticket, bob, ada)
     world.settle()
     assert eve.of(Joined) == [Joined(ada.id)]
+
+
+def test_a_node_without_group_agent_tells_where_those_are_that_have_one(world: Any) -> None:
+    ada = world.found()
+    bob = world.joined("bob", ada)
+    ticket = ada.invite()
+    bob.learn(list(ada.book.held.values()))
+    bob.admits, bob.others = False, [ada.contact()]
+    eve = world.stranger("eve", ada.identity.group)
+    eve.join(ticket, bob)
+    world.settle()
+    assert eve.dialled == [bob.id, ada.id]
+    assert eve.of(Joined) == [Joined(ada.id)]
+
+
+def test_who_has_no_good_ticket_is_told_of_nobody(world: Any) -> None:
+    ada = world.found()
+    bob = world.joined("bob", ada)
+    ticket = ada.invite()
+    bob.admits, bob.others = False, [ada.contact()]
+    eve = world.stranger("eve", ada.identity.group)
+    eve.join(ticket, bob)
+    world.settle()
+    assert eve.dialled == [bob.id]
+    refusals = [message for _, to, message in world.sent if to == eve.id and isinstance(message, JoinRefusal)]
+    assert [(refusal.code, refusal.contacts) for refusal in refusals] == [("not_admitting", ())]
 
 
 def test_a_node_that_may_not_write_yet_lets_in_a_moment_later(world: Any) -> None:

@@ -372,6 +372,29 @@ def test_a_lie_is_refuted_before_anybody_is_taken_for_absent(network: Any) -> No
     assert node.presence.entry(victim.id).announcement.revision == announced.revision + 1
 
 
+@pytest.mark.parametrize("told", ["itself", "others"])
+def test_who_counts_again_from_a_life_that_it_forgot_is_believed_in_the_end(network: Any, told: str) -> None:
+    """Another announcement of the very same number: whoever sees both says so, or notices that it is meant."""
+    net = network(3)
+    net.start()
+    node, other = net.nodes[:2]
+    former = node.presence.entry(node.id).announcement
+    agents = (AgentKind.USER,)
+    said = msgspec.structs.replace(former, contribution=type(node.own.contribution)(agents=agents))
+    signed = sign_announcement(node.identity, said)
+    if told == "itself":
+        node.call(node.presence.message, other.id, News((), (signed,)))
+    else:
+        other.presence._table.announce(said, signed, net.now.boot_s)
+        own = sign_announcement(node.identity, former)
+        other.call(other.presence.message, node.id, News((), (own,)))
+    net.run(5.0)
+    for one in net.nodes:
+        now = one.presence.entry(node.id).announcement
+        assert now.revision == former.revision + 1
+        assert now.contribution == former.contribution
+
+
 def test_absent_members_are_dialled_about_once_per_ten_seconds_in_all(network: Any) -> None:
     net = network(10)
     net.start(settle_s=10.0)
