@@ -13,7 +13,7 @@ import signal as signals
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ import msgspec
 import colla
 from colla.environments.artifacts import check_artifact, count_artifact
 from colla.environments.bridge_config import HERE, PROXY
+from colla.environments.complaints import complain
 from colla.environments.container_commands import KILLED, run_command
 from colla.environments.container_engine import DOOR, Engine, end_service, find_engine
 from colla.environments.container_runner import (
@@ -63,6 +64,9 @@ OPEN_FOR_S: Final = 0.1
 RETRY_S: Final = 0.05
 COMMANDS_MAX: Final = 4
 """At the same time in one container, besides the one that checks its health."""
+REMOVE_AGAIN_S: Final = 0.5
+REMOVE_FOR_S: Final = 60.0
+"""An engine that is away is waited for so long before a replica is given up with what may be left of it."""
 CHECK_PAUSE_S: Final = 2.0
 """Between two checks at least: each makes the engine start programs, of which Podman leaves two waiting for five minutes."""
 SECRETS_KEPT: Final = (
@@ -124,7 +128,7 @@ class ContainerReplica:
 
     async def until_exit(self) -> Exit:
         exit = await self._inner.until_exit()
-        await asyncio.to_thread(self._engine.remove, self._spec.replica)
+        await self._remove()
         if (self._place.path / OUT_OF_MEMORY).exists():
             message = "It needed more memory than it may have."
             return msgspec.structs.replace(exit, reason="out_of_memory", message=message)
@@ -136,12 +140,25 @@ class ContainerReplica:
             return msgspec.structs.replace(exit, reason="killed", code=None, signal=number, message=message)
         return exit
 
+    async def _remove(self) -> None:
+        """An engine that is away for a while, as for an update, removes it when it is back; meanwhile it has not ended."""
+        until_s = time.monotonic() + REMOVE_FOR_S
+        while True:
+            try:
+                await asyncio.to_thread(self._engine.remove, self._spec.replica)
+                return
+            except EnvironmentFault as error:
+                if time.monotonic() > until_s:
+                    complain(f"cannot remove the container of {self._spec.replica}: {error.message}")
+                    return
+            await asyncio.sleep(REMOVE_AGAIN_S)
+
     async def signal(self, signal: ReplicaSignal) -> None:
         await self._inner.signal(signal)
 
     async def stop(self, signal: StopSignal, grace_s: float) -> None:
         await self._inner.stop(signal, grace_s)
-        await asyncio.to_thread(self._engine.remove, self._spec.replica)
+        await self._remove()
 
     async def exec(self, request: ExecRequest) -> AsyncIterator[ExecOutput]:
         """Inside the container, by the engine."""
@@ -306,8 +323,10 @@ class ContainerDriver:
 
     async def abandon(self, place: Place) -> None:
         await self._processes.abandon(place)
-        with suppress(OSError):
+        try:
             await asyncio.to_thread(self._engine.remove, place.path.name)
+        except EnvironmentFault as error:
+            complain(f"cannot remove the container of {place.path.name}: {error.message}")
 
     async def close(self) -> None:
         """The process that served the engine's API for us ends too; an engine of the owner's goes on."""

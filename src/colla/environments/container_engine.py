@@ -24,7 +24,7 @@ from colla.environments.driver import fault
 from colla.environments.folders import RuntimeFolder, write_whole
 from colla.environments.images import Image
 from colla.environments.processes import Identity, kill_tree
-from colla.environments.protocol import LimitName, Limits
+from colla.environments.protocol import EnvironmentFault, LimitName, Limits
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -66,15 +66,26 @@ def container_name(replica: str) -> str:
     return f"colla-{replica}"
 
 
+def engine_errors() -> tuple[type[Exception], ...]:
+    """What the engine's client raises: an error of its own where the engine refuses, an `OSError` where it is gone."""
+    from docker.errors import DockerException
+
+    return DockerException, OSError
+
+
 class Engine:
-    """One engine, found when this program started."""
+    """One engine, found when this program started. Every call raises `EnvironmentFault` where it is gone, unless it says otherwise."""
 
     def __init__(self, url: str) -> None:
         """Raises `EnvironmentFault` when it does not answer."""
         self.url = url
         self._client = connect(url)
-        about: dict[str, Any] = self._client.info()
-        self.is_podman = "podman" in str(self._client.version().get("Components", "")).lower()
+        try:
+            about: dict[str, Any] = self._client.info()
+            version = self._client.version()
+        except engine_errors() as error:
+            raise engine_fault(error) from error
+        self.is_podman = "podman" in str(version.get("Components", "")).lower()
         self.has_init = has_init(about, self.is_podman)
         # What an engine says of limits is what the computer's control groups let it enforce.
         self.limits: tuple[LimitName, ...] = (
@@ -84,7 +95,7 @@ class Engine:
 
     def load(self, image: Image, scratch: Path) -> None:
         """Give the image to the engine unless it has it. Raises `EnvironmentFault`."""
-        from docker.errors import APIError, DockerException, ImageNotFound
+        from docker.errors import DockerException, ImageNotFound
 
         wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
         if image.architecture and image.architecture != wanted:
@@ -95,35 +106,33 @@ class Engine:
             return
         except ImageNotFound:
             pass
-        except DockerException as error:
+        except engine_errors() as error:
             raise engine_fault(error) from error
-        try:
-            with tempfile.TemporaryFile(dir=scratch) as file:
-                image.write_archive(file)
-                file.seek(0)
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            image.write_archive(file)
+            file.seek(0)
+            try:
                 self._client.images.load(file)
-            self._client.images.get(image.id)
-        except (APIError, DockerException) as error:
-            raise fault(
-                "image_not_loaded", f"The container engine refused the image: {_text(error)}."
-            ) from error
+                self._client.images.get(image.id)
+            except DockerException as error:
+                raise fault(
+                    "image_not_loaded", f"The container engine refused the image: {_text(error)}."
+                ) from error
+            except OSError as error:
+                raise engine_fault(error) from error
 
     def remove(self, replica: str) -> None:
         """Kill and forget the replica's container, if there is one."""
-        from docker.errors import DockerException
-
         try:
             remove_container(self._client, replica)
-        except DockerException as error:
+        except engine_errors() as error:
             raise engine_fault(error) from error
 
     def usage(self, replica: str) -> tuple[float | None, int | None, int | None]:
         """Seconds of processor time, bytes of memory, processes; None for what cannot be told now."""
-        from docker.errors import DockerException
-
         try:
             said = self._client.containers.get(container_name(replica)).stats(stream=False)
-        except DockerException:
+        except engine_errors():
             return None, None, None
         nanoseconds = said.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
         seconds = None if nanoseconds is None else nanoseconds / 1e9
@@ -136,39 +145,37 @@ class Engine:
 
     def create_command(self, replica: str, command: tuple[str, ...]) -> str:
         """What the engine calls a command in the replica's container that can be started now. Raises `EnvironmentFault`."""
-        from docker.errors import DockerException, NotFound
+        from docker.errors import NotFound
 
         try:
             made = self._client.api.exec_create(container_name(replica), list(command), stdin=False)
         except NotFound:
             raise fault("exec_failed", "The container does not run.", retryable=True) from None
-        except DockerException as error:
+        except engine_errors() as error:
             raise fault("exec_failed", f"The container takes no commands: {_text(error)}.") from error
         return str(made["Id"])
 
     def find_command(self, number: str) -> Found:
         """How it is with that command; one that the engine does not know has ended. Raises `EnvironmentFault`."""
-        from docker.errors import DockerException, NotFound
+        from docker.errors import NotFound
 
         try:
             return found_of(self._client.api.exec_inspect(number))
         except NotFound:
             return Found(False, KILLED, 0)
-        except DockerException as error:
+        except engine_errors() as error:
             raise engine_fault(error) from error
 
     def first_process(self, replica: str) -> int:
         """Of the replica's container, on this computer; 0 where it does not run."""
-        from docker.errors import DockerException
-
         try:
             return int(self._client.containers.get(container_name(replica)).attrs["State"]["Pid"])
-        except DockerException:
+        except engine_errors():
             return 0
 
 
 def remove_container(client: DockerClient, replica: str) -> None:
-    """Kill and forget the replica's container, if there is one. Raises `DockerException`.
+    """Kill and forget the replica's container, if there is one. Raises `engine_errors`.
 
     The runner and the environment may do so at the same time: who comes second finds that it is gone, or going.
     """
@@ -187,12 +194,11 @@ def remove_container(client: DockerClient, replica: str) -> None:
 def connect(url: str) -> DockerClient:
     """A client of the engine at `url`. Raises `EnvironmentFault`."""
     import docker
-    from docker.errors import DockerException
 
     try:
         client = docker.DockerClient(base_url=url, timeout=API_TIMEOUT_S)
         client.ping()
-    except DockerException as error:
+    except engine_errors() as error:
         raise engine_fault(error) from error
     return client
 
@@ -215,7 +221,7 @@ def find_engine(runtime: RuntimeFolder) -> Engine:
     for url in _known_urls(runtime):
         try:
             return Engine(url)
-        except Exception as error:
+        except EnvironmentFault as error:
             tried.append(f"{url}: {error}")
     if shutil.which("podman"):
         return Engine(_serve_podman(runtime))
@@ -251,7 +257,7 @@ def _serve_podman(runtime: RuntimeFolder) -> str:
     deadline = time.monotonic() + SERVICE_START_S
     while time.monotonic() < deadline and process.poll() is None:
         if path.exists():
-            with suppress(Exception):
+            with suppress(EnvironmentFault):  # It does not answer yet.
                 connect(url).close()
                 return url
         time.sleep(0.05)

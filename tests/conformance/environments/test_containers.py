@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,3 +143,35 @@ async def test_whoever_comes_second_finds_it_gone(bench: Bench) -> None:
     engine = bench.driver._engine
     await asyncio.gather(*(asyncio.to_thread(engine.remove, spec.replica) for _ in range(4)))
     assert engine.usage(spec.replica) == (None, None, None)
+
+
+async def test_an_engine_that_is_away_when_a_container_ends(tmp_path: Path) -> None:
+    """It is removed, and its end told, when the engine is back; before, nobody ever heard of its end."""
+    from colla.environments import container_engine
+    from colla.environments.container_engine import container_name
+
+    with own_podman(tmp_path):
+        bench = Bench(tmp_path)
+        engine = bench.driver._engine
+        spec = bench.spec(["/bin/sleep", "600"])
+        replica, place = await bench.launch(spec)
+        async with asyncio.timeout(60.0):
+            while not (place.path / "connected").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        program = engine.first_process(spec.replica)
+        container_engine.end_service(bench.runtime)
+        with pytest.raises(EnvironmentFault, match="engine failed"):
+            await asyncio.to_thread(engine.remove, spec.replica)
+        assert engine.usage(spec.replica) == (None, None, None)
+        os.kill(program, signal.SIGKILL)
+        ended = asyncio.create_task(replica.until_exit())
+        async with asyncio.timeout(60.0):
+            await replica._inner.until_exit()
+        done, _ = await asyncio.wait([ended], timeout=1.0)
+        assert not done, "nobody knows yet that nothing is left"
+        url = await asyncio.to_thread(container_engine._serve_podman, bench.runtime)
+        async with asyncio.timeout(60.0):
+            assert (await ended).reason == "exited"
+        client = container_engine.connect(url)
+        assert container_name(spec.replica) not in [each.name for each in client.containers.list(all=True)]
+        client.close()

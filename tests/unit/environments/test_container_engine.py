@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,9 @@ import pytest
 pytest.importorskip("docker", reason="docker is not installed")
 
 from colla.environments import container_engine
-from colla.environments.container_engine import creation, has_init
+from colla.environments.container_engine import connect, creation, has_init
 from colla.environments.images import Image
-from colla.environments.protocol import Limits
+from colla.environments.protocol import EnvironmentFault, Limits
 
 
 @pytest.fixture
@@ -52,3 +56,37 @@ def test_nothing_is_granted(tmp_path: Path) -> None:
     assert asked["memswap_limit"] == asked["mem_limit"] == 1 << 26, "no swap beside it"
     assert set(asked["tmpfs"]) == {"/tmp", "/data"}
     assert not {"privileged", "devices", "volumes", "cap_add", "pid_mode", "ipc_mode"} & set(asked)
+
+
+@pytest.fixture
+def going_away() -> Iterator[str]:
+    """An engine that says its version once, and then closes every connection: what its client meets is no `DockerException`."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{folder}/engine"
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            version = b'{"ApiVersion":"1.41"}'
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(version)
+            answers = [head + version]
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answers.pop() if answers else b"")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"unix://{path}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_an_engine_that_goes_away_is_a_fault(going_away: str) -> None:
+    with pytest.raises(EnvironmentFault, match="The container engine failed") as failed:
+        connect(going_away)
+    assert failed.value.retryable
