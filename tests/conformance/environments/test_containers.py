@@ -155,23 +155,28 @@ async def test_an_engine_that_is_away_when_a_container_ends(tmp_path: Path) -> N
         engine = bench.driver._engine
         spec = bench.spec(["/bin/sleep", "600"])
         replica, place = await bench.launch(spec)
-        async with asyncio.timeout(60.0):
-            while not (place.path / "connected").exists():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        program = engine.first_process(spec.replica)
-        container_engine.end_service(bench.runtime)
-        with pytest.raises(EnvironmentFault, match="engine failed"):
-            await asyncio.to_thread(engine.remove, spec.replica)
-        assert engine.usage(spec.replica) == (None, None, None)
-        os.kill(program, signal.SIGKILL)
-        ended = asyncio.create_task(replica.until_exit())
-        async with asyncio.timeout(60.0):
-            await replica._inner.until_exit()
-        done, _ = await asyncio.wait([ended], timeout=1.0)
-        assert not done, "nobody knows yet that nothing is left"
-        url = await asyncio.to_thread(container_engine._serve_podman, bench.runtime)
-        async with asyncio.timeout(60.0):
-            assert (await ended).reason == "exited"
-        client = container_engine.connect(url)
-        assert container_name(spec.replica) not in [each.name for each in client.containers.list(all=True)]
-        client.close()
+        try:
+            async with asyncio.timeout(60.0):
+                while not (place.path / "connected").exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            program = engine.first_process(spec.replica)
+            container_engine.end_service(bench.runtime)
+            try:
+                with pytest.raises(EnvironmentFault, match="engine failed"):
+                    await asyncio.to_thread(engine.remove, spec.replica)
+                assert engine.usage(spec.replica) == (None, None, None)
+                os.kill(program, signal.SIGKILL)
+                ended = asyncio.create_task(replica.until_exit())
+                async with asyncio.timeout(60.0):
+                    await replica._inner.until_exit()
+                done, _ = await asyncio.wait([ended], timeout=1.0)
+                assert not done, "nobody knows yet that nothing is left"
+            finally:
+                url = await asyncio.to_thread(container_engine._serve_podman, bench.runtime)
+            async with asyncio.timeout(60.0):
+                assert (await ended).reason == "exited"
+            client = container_engine.connect(url)
+            assert container_name(spec.replica) not in [each.name for each in client.containers.list(all=True)]
+            client.close()
+        finally:
+            await bench.close()
