@@ -176,7 +176,9 @@ async def test_an_engine_that_is_away_when_a_container_ends(tmp_path: Path) -> N
             async with asyncio.timeout(60.0):
                 assert (await ended).reason == "exited"
             client = container_engine.connect(url)
-            assert container_name(spec.replica) not in [each.name for each in client.containers.list(all=True)]
+            assert container_name(spec.replica) not in [
+                each.name for each in client.containers.list(all=True)
+            ]
             client.close()
         finally:
             await bench.close()
