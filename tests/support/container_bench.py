@@ -23,10 +23,12 @@ def own_podman(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, text in oci.podman_settings(folder).items():
             patch.setenv(name, text)
-        yield
-        from colla.environments.container_engine import end_service
+        try:
+            yield
+        finally:
+            from colla.environments.container_engine import end_service
 
-        end_service(RuntimeFolder(folder / "runtime"))
+            end_service(RuntimeFolder(folder / "runtime"))
 
 
 class Bench:
